@@ -4,9 +4,13 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-# From the package, 1.6 of its 24 MB: the one file that typesets TeX, and the
-# fonts it asks for.
-MATHJAX_PARTS = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
+# Of the 24 MB in the package: the one file that typesets TeX, the fonts it
+# asks for, and the TeX extensions (\boldsymbol, \cancel) it loads on need.
+MATHJAX_PARTS = (
+    "tex-mml-chtml.js",
+    "output/chtml/fonts/woff-v2",
+    "input/tex/extensions",
+)
 
 
 def copy_mathjax(app, exception):
@@ -25,6 +29,24 @@ def copy_mathjax(app, exception):
             shutil.copyfile(source / part, to)
 
 
+def load_once(app, pagename, templatename, context, doctree):
+    """Drop a script or style sheet that the page names a second time."""
+    seen = set()
+    for kind in ("script_files", "css_files"):
+        kept = []
+        for asset in context.get(kind, []):
+            name = (
+                getattr(asset, "filename", asset) or None,
+                getattr(asset, "attributes", {}).get("body"),
+            )
+            if name not in seen:
+                kept.append(asset)
+            seen.add(name)
+        context[kind] = kept
+
+
 def setup(app):
+    # After every extension has added what it loads.
+    app.connect("html-page-context", load_once, priority=900)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
