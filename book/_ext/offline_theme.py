@@ -1,5 +1,6 @@
-"""Make the built book complete in itself, and load each script once."""
+"""What the built pages need and the theme does not do: see each function."""
 
+import re
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -45,8 +46,23 @@ def load_once(app, pagename, templatename, context, doctree):
         context[kind] = kept
 
 
+# A formula with what is attached to it: a bracket, a full stop, "-th".
+SPAN = r'<span class="math notranslate nohighlight">[^<]*</span>'
+TAIL = r"[^\s<&]{1,12}(?=[\s<])"
+ATTACHED = re.compile(rf"[(\[]+{SPAN}(?:{TAIL})?|{SPAN}{TAIL}")
+
+
+def keep_together(app, pagename, templatename, context, doctree):
+    """Let no line begin with the full stop or comma behind a formula."""
+    if "body" in context:
+        context["body"] = ATTACHED.sub(
+            r'<span class="keep-together">\g<0></span>', context["body"]
+        )
+
+
 def setup(app):
     # After every extension has added what it loads.
     app.connect("html-page-context", load_once, priority=900)
+    app.connect("html-page-context", keep_together)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
