@@ -15,6 +15,8 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME MPLBACKEND
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
+LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 NOTEBOOKS := $(sort $(wildcard book/*.ipynb))
 # Kept: cell ids, counts and small text outputs, which the tests compare.
@@ -39,15 +41,16 @@ help:
 
 setup: $(READY)
 
-$(PYTHON):
+# A fresh environment for every change of the lock, so that it holds exactly
+# what is locked; a change of pyproject.toml only installs the package again.
+$(LOCKED): requirements.txt
 	@$(PYTHON3) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("This book needs Python 3.11 or newer, but $(PYTHON3) is %d.%d. Name a newer one: make PYTHON3=python3.12 ..." % v[:2])'
-	$(PYTHON3) -m venv $(VENV)
+	$(PYTHON3) -m venv --clear $(VENV)
+	$(PIP) --require-hashes -r requirements.txt
+	@touch $@
 
-$(READY): requirements.txt pyproject.toml | $(PYTHON)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check \
-		--require-hashes -r requirements.txt
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check \
-		--no-deps --no-build-isolation --no-index -e .
+$(READY): $(LOCKED) pyproject.toml
+	$(PIP) --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
 # The execution cache looks at the notebooks only, so an edit of the package
