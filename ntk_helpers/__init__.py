@@ -1,0 +1,58 @@
+"""Wide neural networks and their kernels: the helpers of the NTK book.
+
+>>> import jax, ntk_helpers as ntk
+>>> net = ntk.FullyConnected(depth=3, width=64, nonlinearity=ntk.erf)
+>>> x = jax.random.normal(jax.random.key(0), (5, 10))
+>>> net.ntk(x).shape, net.empirical_ntk(net.init(jax.random.key(1), 10), x).shape
+((5, 5), (5, 5))
+"""
+
+from . import datasets
+from .activations import absolute as abs
+from .activations import (
+    cos,
+    erf,
+    exp,
+    gelu,
+    identity,
+    leaky_relu,
+    monomial,
+    relu,
+    sigmoid,
+    silu,
+    sin,
+    softplus,
+    tanh,
+)
+from .empirical import empirical_ntk
+from .fully_connected import FullyConnected, Kernels
+from .inference import Posterior, posterior, posterior_mean
+from .nonlinearity import Nonlinearity
+from .training import cost, gradient_descent
+
+__all__ = [
+    "FullyConnected",
+    "Kernels",
+    "Nonlinearity",
+    "Posterior",
+    "abs",
+    "cos",
+    "cost",
+    "datasets",
+    "empirical_ntk",
+    "erf",
+    "exp",
+    "gelu",
+    "gradient_descent",
+    "identity",
+    "leaky_relu",
+    "monomial",
+    "posterior",
+    "posterior_mean",
+    "relu",
+    "sigmoid",
+    "silu",
+    "sin",
+    "softplus",
+    "tanh",
+]

@@ -1,0 +1,101 @@
+"""Input checks shared by the whole package.
+
+A kernel evaluated on a wrong shape or on a NaN fails far from its cause. The
+checks here stop it at the door with a ``ValueError`` that says what was
+expected and what came. Values can only be inspected when they are concrete:
+inside a caller's own ``jax.jit`` or ``jax.grad`` the shape checks still run
+and the value checks are skipped.
+"""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_concrete(*values) -> bool:
+    """Whether every value can be inspected (none is being traced)."""
+    leaves = jax.tree.leaves(values)
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+
+
+def finite(value, name: str):
+    """Return ``value``; raise ``ValueError`` if an entry is NaN or infinite."""
+    if is_concrete(value):
+        bad = int(np.size(value) - np.isfinite(value).sum())
+        if bad:
+            raise ValueError(
+                f"{name} must be finite, got {bad} NaN or infinite entries "
+                f"out of {np.size(value)}"
+            )
+    return value
+
+
+def inputs(x, name: str = "x", features: int | None = None) -> jax.Array:
+    """Return ``x`` as a floating array of shape (N, n_0), N >= 1.
+
+    Raises ``ValueError`` on another rank, on an empty array, on a number of
+    features other than ``features`` and on non-finite entries.
+    """
+    x = floating(x)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(
+            f"{name} must have shape (N, n_0) with N, n_0 >= 1, got {x.shape}"
+        )
+    if features is not None and x.shape[1] != features:
+        raise ValueError(
+            f"{name} must have {features} features per row, got {x.shape[1]}"
+        )
+    return finite(x, name)
+
+
+def floating(value) -> jax.Array:
+    """Return ``value`` as a JAX array of a floating dtype."""
+    value = jnp.asarray(value)
+    if jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise ValueError(f"expected real numbers, got dtype {value.dtype}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        value = value.astype(jnp.result_type(float))
+    return value
+
+
+def positive_integer(value, name: str) -> int:
+    """Return ``value`` as an int; raise ``ValueError`` unless it is >= 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    return number
+
+
+def unit_interval(value, name: str) -> float:
+    """Return ``value`` as a float; raise ``ValueError`` outside [0, 1]."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
+    return number
+
+
+def on_sphere(x, name: str = "x") -> jax.Array:
+    """Return ``x`` of shape (N, n_0) whose rows have norm sqrt(n_0).
+
+    Raises ``ValueError`` when a norm is off by more than the rounding of the
+    dtype, 32 units in the last place.
+    """
+    x = inputs(x, name)
+    if is_concrete(x):
+        norms = np.linalg.norm(np.asarray(x, float), axis=1)
+        off = float(np.abs(norms / x.shape[1] ** 0.5 - 1).max())
+        if off > 32 * jnp.finfo(x.dtype).eps:
+            raise ValueError(
+                f"{name} must lie on the sphere of radius sqrt(n_0) = "
+                f"{x.shape[1] ** 0.5:.6g}, got norms from {norms.min():.6g} "
+                f"to {norms.max():.6g}"
+            )
+    return x

@@ -1,0 +1,187 @@
+r"""Covariance of a pair of Gaussian pre-activations, without cancellation.
+
+Two jointly Gaussian variables u, v are usually described by kxx = E[u^2],
+kyy = E[v^2] and kxy = E[uv]. For nearly equal inputs that loses half of the
+digits: the angle theta between u and v is read off 1 - cos(theta), which in
+float32 is a multiple of 6e-8, so theta is a multiple of 3.5e-4, and the ReLU
+NTK, which has a kink at theta = 0, inherits the error. The state carried from
+layer to layer here is (kxx, kyy, sin^2(theta/2), cos^2(theta/2)) instead.
+Each half is accurate where it is small, and one layer of the network maps the
+state to the next by sums of positive terms alone.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .precision import matmul, safe_sqrt
+
+NEAR = 0.01  # sin^2(theta/2) of two unit vectors at distance 0.2
+
+
+class PointMoments(NamedTuple):
+    """Moments of s(u), u ~ N(0, k), for one input at a time.
+
+    mean = E[s(u)], square = E[s(u)^2], slope = E[s'(u)^2]; ``error`` is an
+    estimate of the relative error of these and of the pair moments at the
+    same variance, 0 for closed forms.
+    """
+
+    mean: jax.Array
+    square: jax.Array
+    slope: jax.Array
+    error: jax.Array | float = 0.0
+
+
+class PairMoments(NamedTuple):
+    """Moments of s(u), s(v) for a pair of inputs.
+
+    With m = sqrt(E[s(u)^2] E[s(v)^2]): gap = 2 (m - E[s(u)s(v)]) and
+    cogap = 2 (m + E[s(u)s(v)]), both >= 0 by Cauchy and Schwarz, and
+    slope = E[s'(u)s'(v)].
+    """
+
+    gap: jax.Array
+    cogap: jax.Array
+    slope: jax.Array
+
+
+class Covariance(NamedTuple):
+    """Covariance of (u, v): variances and the squared halves of the angle.
+
+    ``xx`` = E[u^2] and ``yy`` = E[v^2] broadcast against each other (shapes
+    (N, 1) and (1, M) for a Gram matrix); ``sin2`` = sin^2(theta/2) and
+    ``cos2`` = cos^2(theta/2) have the full shape, theta being the angle with
+    cos(theta) = E[uv] / sqrt(E[u^2] E[v^2]).
+    """
+
+    xx: jax.Array
+    yy: jax.Array
+    sin2: jax.Array
+    cos2: jax.Array
+
+    @property
+    def scale(self):
+        """Geometric mean of the variances, sqrt(E[u^2] E[v^2])."""
+        return safe_sqrt(self.xx) * safe_sqrt(self.yy)
+
+    @property
+    def xy(self):
+        """E[uv] = sqrt(E[u^2] E[v^2]) cos(theta)."""
+        return self.scale * (self.cos2 - self.sin2)
+
+    def clean(self, term):
+        """A ``term`` of second order in xx - yy, freed of rounding.
+
+        Where the square of the relative difference of the variances is below
+        rounding the value becomes 0; the derivatives stay.
+        """
+        tolerance = float(jnp.finfo(jnp.result_type(self.xx)).eps) ** 0.5 / 8
+        level = jnp.abs(self.xx - self.yy) <= tolerance * (self.xx + self.yy)
+        return term - jax.lax.stop_gradient(jnp.where(level, term, 0))
+
+    @property
+    def angle(self):
+        """Angle theta in [0, pi]; its derivative at 0 and pi is set to 0."""
+        return 2 * jnp.arctan2(safe_sqrt(self.sin2), safe_sqrt(self.cos2))
+
+    @classmethod
+    def from_entries(cls, kxx, kyy, kxy) -> "Covariance":
+        """Covariance from its three entries, broadcast together."""
+        product = safe_sqrt(kxx) * safe_sqrt(kyy)
+        cosine = kxy / jnp.where(product > 0, product, 1)
+        cosine = jnp.clip(cosine, -1, 1)
+        return cls(kxx, kyy, (1 - cosine) / 2, (1 + cosine) / 2)
+
+    @classmethod
+    def from_inputs(cls, x, y=None) -> "Covariance":
+        """Second moments of inputs: x.y / n_0, rows of (N, n_0), (M, n_0)."""
+        xx = jnp.mean(x**2, axis=1)
+        yy = xx if y is None else jnp.mean(y**2, axis=1)
+        return cls(xx[:, None], yy[None, :], *half_angles(x, y))
+
+    def as_moments(self):
+        """Moments of the identity: what the first layer receives."""
+        one = jnp.ones_like
+        points = [
+            PointMoments(jnp.zeros_like(k), k, one(k))
+            for k in (self.xx, self.yy)
+        ]
+        gap, cogap = 4 * self.scale * self.sin2, 4 * self.scale * self.cos2
+        return *points, PairMoments(gap, cogap, one(gap))
+
+
+def affine(point_x, point_y, pair: PairMoments, beta: float) -> Covariance:
+    r"""Covariance of sqrt(1-beta^2)/sqrt(n) W alpha + beta b, n -> infinity.
+
+    From K = E[s(u)s(v)] to (1-beta^2) K + beta^2. With w = 1-beta^2,
+    q = beta^2 and D = E[(s(u)-s(v))^2] the new determinant is
+
+        xx yy - xy^2 = w^2 (Kxx Kyy - Kxy^2) + w q D,
+
+    a sum of positive terms, and the small one of sin^2(theta/2) and
+    cos^2(theta/2) is that determinant divided by a sum of positive terms.
+    """
+    weight, bias = 1 - beta**2, beta**2
+    xx = weight * point_x.square + bias
+    yy = weight * point_y.square + bias
+    xy = weight * (pair.cogap - pair.gap) / 4 + bias
+    root = safe_sqrt(xx) * safe_sqrt(yy)
+    spread = safe_sqrt(point_x.square) - safe_sqrt(point_y.square)
+    determinant = weight**2 * pair.gap * pair.cogap / 4 + weight * bias * (
+        pair.gap + spread**2
+    )
+    acute = xy > 0
+    large = root + jnp.where(acute, xy, -xy)
+    small = determinant / jnp.where(large > 0, large, 1)
+    double = jnp.where(root > 0, 2 * root, 1)
+    sin2 = jnp.where(acute, small, large) / double
+    cos2 = jnp.where(acute, large, small) / double
+    return Covariance(xx, yy, sin2, cos2)
+
+
+def half_angles(x, y=None):
+    """sin^2 and cos^2 of half the angle between the rows of x and of y.
+
+    Shapes (N, n_0), (M, n_0) -> two arrays (N, M). One matrix product gives
+    the cosines; pairs closer to parallel or opposite than a distance of 0.2
+    are redone from the difference of the unit vectors, row by row. ``y=None``
+    stands for ``x`` and makes the diagonal exact.
+    """
+    unit_x = _unit(x)
+    unit_y = unit_x if y is None else _unit(y)
+    cosine = matmul(unit_x, unit_y.T)
+    if y is None:
+        cosine = (cosine + cosine.T) / 2
+    sign = jnp.where(cosine > 0, 1, -1).astype(cosine.dtype)
+    small = (1 - sign * cosine) / 2
+    exact = _refine(small, sign, unit_x, unit_y, y is None)
+    # The product's derivative is as accurate as the inputs; only its value
+    # cancels. So the value is replaced and the derivative kept.
+    small = small + jax.lax.stop_gradient(exact - small)
+    sin2 = jnp.where(sign > 0, small, 1 - small)
+    return sin2, jnp.where(sign > 0, 1 - small, small)
+
+
+def _unit(x):
+    norm = safe_sqrt(jnp.sum(x**2, axis=1, keepdims=True))
+    return x / jnp.where(norm > 0, norm, 1)
+
+
+def _refine(small, sign, unit_x, unit_y, same: bool):
+    near = small < NEAR
+    if same:
+        diagonal = jnp.eye(len(unit_x), dtype=bool)
+        near, small = near & ~diagonal, jnp.where(diagonal, 0, small)
+
+    def row(operands):
+        near, small, sign, unit = operands
+
+        def direct():
+            difference = unit - sign[:, None] * unit_y
+            return jnp.where(near, jnp.sum(difference**2, axis=1) / 4, small)
+
+        return jax.lax.cond(near.any(), direct, lambda: small)
+
+    return jax.lax.stop_gradient(jax.lax.map(row, (near, small, sign, unit_x)))

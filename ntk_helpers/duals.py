@@ -1,0 +1,76 @@
+r"""What every dual activation has in common.
+
+A dual gives the Gaussian moments of a nonlinearity: ``point(k)`` those of one
+input of variance k, ``pair(cov)`` those of two. How they are computed (closed
+form, series, quadrature) is the business of the subclasses; subtracting a
+constant from the nonlinearity is the same for all of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+
+from .covariance import Covariance, PairMoments
+from .precision import safe_sqrt
+
+
+def derivative(function: Callable, u):
+    """Derivative of a function that acts entry by entry."""
+    return jax.jvp(function, (u,), (jnp.ones_like(u),))[1]
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """The function u -> function(u) - shift, comparable and hashable."""
+
+    function: Callable
+    shift: float
+
+    def __call__(self, u):
+        """function(u) - shift."""
+        return self.function(u) - self.shift
+
+
+class Dual:
+    """Base of all duals; subclasses define ``point`` and ``pair``."""
+
+    def shifted(self, shift: float) -> "Dual":
+        """The dual of s - shift."""
+        if hasattr(self, "function"):
+            return replace(self, function=Shifted(self.function, shift))
+        return ShiftedDual(self, shift)
+
+    def refined(self) -> "Dual | None":
+        """A dual accurate at larger variances, or None."""
+        return None
+
+
+@dataclass(frozen=True)
+class ShiftedDual(Dual):
+    """Dual of s - shift from the dual of s.
+
+    E[(s(u) - shift)^2] = E[s(u)^2] - 2 shift E[s(u)] + shift^2, while
+    E[(s(u) - s(v))^2], which determines the gap, does not change.
+    """
+
+    dual: Dual
+    shift: float
+
+    def point(self, k):
+        """Moments of one input of variance ``k``."""
+        raw = self.dual.point(k)
+        square = raw.square + self.shift * (self.shift - 2 * raw.mean)
+        return raw._replace(mean=raw.mean - self.shift, square=square)
+
+    def pair(self, cov: Covariance):
+        """Moments of a pair."""
+        raw = self.dual.pair(cov)
+        before, after = (
+            [safe_sqrt(dual.point(k).square) for k in (cov.xx, cov.yy)]
+            for dual in (self.dual, self)
+        )
+        change = (before[0] - before[1]) ** 2 - (after[0] - after[1]) ** 2
+        gap = raw.gap + cov.clean(change)
+        return PairMoments(gap, 4 * after[0] * after[1] - gap, raw.slope)

@@ -1,0 +1,227 @@
+r"""The fully connected network: one architecture, two views.
+
+With L = ``depth`` weight matrices, n_l units in layer l, W of shape
+(n_{l+1}, n_l), all entries of W and b drawn from N(0, 1):
+
+    alpha^(0)(x) = x
+    pre^(l+1)(x) = sqrt(1-beta^2)/sqrt(n_l) W^(l) alpha^(l)(x) + beta b^(l)
+    alpha^(l)(x) = s(pre^(l)(x)),        f(x) = pre^(L)(x).
+
+The object describes the architecture; parameters are passed in. ``init``,
+``apply`` and ``empirical_ntk`` are the network of finite ``width``; ``nngp``
+and ``ntk`` its limit as the width grows.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from . import checks
+from .activations import relu
+from .covariance import Covariance, affine
+from .nonlinearity import Nonlinearity
+from .precision import matmul
+
+
+class Kernels(NamedTuple):
+    """Sigma^(L) and Theta^(L) on the same pairs of inputs, each (N, M)."""
+
+    nngp: jax.Array
+    ntk: jax.Array
+
+
+class Layer(NamedTuple):
+    """Parameters of one layer: W, shape (n_{l+1}, n_l), and b, (n_{l+1},)."""
+
+    weights: jax.Array
+    bias: jax.Array
+
+
+@dataclass(frozen=True)
+class FullyConnected:
+    """A fully connected architecture in the NTK parametrization.
+
+    ``depth``: L >= 1, the number of weight matrices; ``width``: number of
+    units of every hidden layer, used by the finite network only;
+    ``nonlinearity``: a :class:`Nonlinearity`; ``beta`` in [0, 1]: share of
+    the bias; ``n_out``: number of outputs. Anything else raises
+    ``ValueError``. Source: Jacot, Gabriel and Hongler (2019).
+    """
+
+    depth: int
+    width: int = 1024
+    nonlinearity: Nonlinearity = field(
+        default_factory=lambda: relu.standardized()
+    )
+    beta: float = 0.1
+    n_out: int = 1
+
+    def __post_init__(self):
+        """Check every field."""
+        for name in ("depth", "width", "n_out"):
+            number = checks.positive_integer(getattr(self, name), name)
+            object.__setattr__(self, name, number)
+        beta = checks.unit_interval(self.beta, "beta")
+        object.__setattr__(self, "beta", beta)
+        if not isinstance(self.nonlinearity, Nonlinearity):
+            raise ValueError(
+                "nonlinearity must be a Nonlinearity, got "
+                f"{self.nonlinearity!r}; wrap a function with "
+                "Nonlinearity.from_function"
+            )
+
+    def kernels(self, x, y=None) -> Kernels:
+        """NNGP and NTK of the infinitely wide network, in one pass.
+
+        ``x`` (N, n_0) and ``y`` (M, n_0), by default ``x``; both results have
+        shape (N, M) and hold for each output separately. With dS the
+        derivative dual, Sigma^(1) = (1-beta^2) x.y/n_0 + beta^2 and
+
+            Sigma^(l+1) = (1-beta^2) E[s(u)s(v)] + beta^2
+            Theta^(1)   = Sigma^(1)
+            Theta^(l+1) = Sigma^(l+1) + (1-beta^2) E[s'(u)s'(v)] Theta^(l),
+
+        (u, v) ~ N(0, Sigma^(l)). Source: Jacot, Gabriel and Hongler (2018),
+        proposition 1 and theorem 1. Raises ``ValueError`` on a wrong shape,
+        non-finite input, overflow, or a dual not resolved at the variances
+        that occur.
+        """
+        x = checks.inputs(x, "x")
+        y = None if y is None else checks.inputs(y, "y", x.shape[1])
+        kernels, error = _recursion(self, x, y)
+        finer = self.nonlinearity.resolved(error)
+        if finer is not self.nonlinearity:
+            return replace(self, nonlinearity=finer).kernels(x, y)
+        for value, name in zip(kernels, Kernels._fields, strict=True):
+            checks.finite(value, f"the {name} at depth {self.depth}")
+        return kernels
+
+    def nngp(self, x, y=None) -> jax.Array:
+        """Covariance Sigma^(L) of the network at initialization, (N, M).
+
+        Arguments and errors as in :meth:`kernels`.
+        """
+        return self.kernels(x, y).nngp
+
+    def ntk(self, x, y=None) -> jax.Array:
+        """Neural tangent kernel Theta^(L) of the limit, (N, M).
+
+        Arguments and errors as in :meth:`kernels`.
+        """
+        return self.kernels(x, y).ntk
+
+    def init(self, key, n_in: int, dtype=None) -> tuple[Layer, ...]:
+        """Parameters, every entry drawn from N(0, 1) with ``key``.
+
+        ``n_in`` = n_0; ``dtype`` defaults to JAX's float. Returns a tuple of
+        L layers.
+        """
+        n_in = checks.positive_integer(n_in, "n_in")
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        sizes = [n_in] + [self.width] * (self.depth - 1) + [self.n_out]
+        keys = jax.random.split(key, (self.depth, 2))
+        return tuple(
+            Layer(
+                jax.random.normal(key_w, (n_next, n), dtype),
+                jax.random.normal(key_b, (n_next,), dtype),
+            )
+            for (key_w, key_b), n, n_next in zip(
+                keys, sizes[:-1], sizes[1:], strict=True
+            )
+        )
+
+    def apply(self, params, x) -> jax.Array:
+        """The network function f(x) = pre^(L)(x), (N, n_0) -> (N, n_out)."""
+        return self._forward(params, x)[0][-1]
+
+    def empirical_ntk(self, params, x, y=None) -> jax.Array:
+        r"""Theta(x, y) at ``params``: (N, M), or (N, M, K, K) for K outputs.
+
+        With A_l the activations (N, n_l) and D_l the gradients of the outputs
+        with respect to pre^(l+1), the sum over parameters factorizes,
+
+            Theta = sum_l ((1-beta^2)/n_l A_l A_l^T + beta^2) o (D_l D_l^T),
+
+        so no Jacobian is formed. Entry [i, j, k, l] belongs to outputs f_k at
+        x_i and f_l at y_j. ``ValueError`` where ``params`` and inputs do not
+        fit the architecture.
+        """
+        return _layerwise(self, params, x, y)
+
+    def _forward(self, params, x):
+        """All pre-activations pre^(1..L) and activations alpha^(0..L-1)."""
+        x = self._check(params, x)
+        pres, activations = [], [x]
+        for layer in params:
+            alpha = activations[-1]
+            scale = ((1 - self.beta**2) / alpha.shape[1]) ** 0.5
+            pre = scale * matmul(alpha, layer.weights.T)
+            pres.append(pre + self.beta * layer.bias)
+            activations.append(self.nonlinearity(pres[-1]))
+        return pres, activations[:-1]
+
+    def _check(self, params, x):
+        if len(params) != self.depth:
+            raise ValueError(
+                f"params must have {self.depth} layers, got {len(params)}"
+            )
+        n_in = params[0].weights.shape[1]
+        sizes = [n_in] + [self.width] * (self.depth - 1) + [self.n_out]
+        expected = list(zip(sizes[1:], sizes[:-1], strict=True))
+        shapes = [layer.weights.shape for layer in params]
+        if shapes != expected:
+            raise ValueError(
+                f"params must have weights of shapes {expected}, got {shapes}"
+            )
+        return checks.inputs(x, "x", n_in)
+
+
+@partial(jax.jit, static_argnums=0)
+def _recursion(net: FullyConnected, x, y):
+    s, weight = net.nonlinearity, 1 - net.beta**2
+    cov = affine(*Covariance.from_inputs(x, y).as_moments(), net.beta)
+
+    def layer(_, state):
+        cov, theta, error = state
+        point_x, point_y, pair = s.point(cov.xx), s.point(cov.yy), s.pair(cov)
+        for point in (point_x, point_y):
+            latest = jnp.max(jnp.asarray(point.error, x.dtype))
+            error = jnp.maximum(error, latest)
+        cov = affine(point_x, point_y, pair, net.beta)
+        return cov, cov.xy + weight * pair.slope * theta, error
+
+    state = cov, cov.xy, jnp.zeros((), x.dtype)
+    cov, theta, error = jax.lax.fori_loop(0, net.depth - 1, layer, state)
+    return Kernels(cov.xy, theta), error
+
+
+@partial(jax.jit, static_argnums=0)
+def _layerwise(net: FullyConnected, params, x, y):
+    sides = [_gradients(net, params, z) for z in (x, y) if z is not None]
+    (alpha_x, delta_x), (alpha_y, delta_y) = sides[0], sides[-1]
+    kernel = 0
+    for a_x, a_y, d_x, d_y in zip(
+        alpha_x, alpha_y, delta_x, delta_y, strict=True
+    ):
+        weight = (1 - net.beta**2) / a_x.shape[1]
+        forward = weight * matmul(a_x, a_y.T) + net.beta**2
+        n, k, width = d_x.shape
+        backward = matmul(d_x.reshape(n * k, width), d_y.reshape(-1, width).T)
+        backward = backward.reshape(n, k, len(d_y), k).transpose(0, 2, 1, 3)
+        kernel = kernel + forward[:, :, None, None] * backward
+    return kernel[:, :, 0, 0] if net.n_out == 1 else kernel
+
+
+def _gradients(net: FullyConnected, params, x):
+    """Activations (N, n_l) and gradients d f_k / d pre^(l+1), (N, K, n)."""
+    pres, activations = net._forward(params, x)
+    identity = jnp.eye(net.n_out, dtype=pres[-1].dtype)
+    deltas = [jnp.broadcast_to(identity, (len(x), *identity.shape))]
+    for layer, pre in zip(params[:0:-1], pres[-2::-1], strict=True):
+        scale = ((1 - net.beta**2) / layer.weights.shape[1]) ** 0.5
+        delta = scale * matmul(deltas[0], layer.weights)
+        deltas.insert(0, net.nonlinearity.derivative(pre)[:, None] * delta)
+    return activations, deltas

@@ -1,0 +1,192 @@
+r"""A nonlinearity: the function a finite network applies, and its dual.
+
+The finite network needs s itself, the infinite-width limit only the Gaussian
+moments of s. Keeping both in one object is what lets one architecture have
+two views. A factor in front is kept apart from the function, so that
+standardizing and normalizing keep the closed form of the dual.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import checks
+from .covariance import Covariance, PairMoments, PointMoments
+from .duals import Dual, Shifted, derivative
+from .hermite import HermiteSeries
+from .panels import SplitQuadrature
+from .precision import float64
+
+
+class Moments(NamedTuple):
+    """Moments at z ~ N(0, 1), computed in float64.
+
+    mean = E[s(z)], square = E[s(z)^2], slope = E[s'(z)^2].
+    """
+
+    mean: float
+    square: float
+    slope: float
+
+
+@dataclass(frozen=True)
+class Nonlinearity:
+    r"""s(u) = scale * function(u) with the dual activation of ``function``.
+
+    Call it on an array to apply it entry by entry. Build one with
+    :meth:`from_function`, or take one of the package's, such as
+    ``ntk_helpers.relu``.
+    """
+
+    name: str
+    function: Callable
+    dual_form: Dual
+    scale: float = 1.0
+
+    @classmethod
+    def from_function(
+        cls, function: Callable, kinks=(), name: str | None = None
+    ) -> "Nonlinearity":
+        """Nonlinearity of any elementwise JAX function of one real variable.
+
+        A smooth function gets a Hermite series with the number of terms it
+        needs (relative error of E[s'(z)^2] below 1e-10 in float64). One that
+        is only piecewise smooth needs ``kinks``, the points where it or a
+        derivative breaks; its dual is then a quadrature split there (1e-9).
+
+        Raises ``ValueError`` if the function is not elementwise, not finite,
+        or not resolved: a kink that is not named is an error, never a wrong
+        number.
+        """
+        name = name or getattr(function, "__name__", "nonlinearity")
+        kinks = tuple(np.ravel(np.asarray(kinks, float)).tolist())
+        with float64():
+            grid = jnp.linspace(-3, 3, 7)
+            values = jnp.asarray(function(grid))
+            if values.shape != grid.shape:
+                raise ValueError(
+                    f"{name} must act entry by entry: expected shape "
+                    f"{grid.shape}, got {values.shape}"
+                )
+            checks.finite(values, f"{name} on [-3, 3]")
+        if kinks:
+            return cls(
+                name, function, SplitQuadrature.resolve(function, kinks)
+            )
+        return cls(name, function, HermiteSeries.resolve(function))
+
+    def __call__(self, u):
+        """s(u), entry by entry."""
+        return self.scale * self.function(u)
+
+    def derivative(self, u):
+        """s'(u), entry by entry."""
+        return self.scale * derivative(self.function, u)
+
+    def __repr__(self):
+        return f"Nonlinearity({self.name})"
+
+    @property
+    def moments(self) -> Moments:
+        """E[s(z)], E[s(z)^2] and E[s'(z)^2], z ~ N(0, 1), in float64."""
+        with float64():
+            point = self.point(jnp.ones(1, jnp.float64))
+        return Moments(*(float(value[0]) for value in point[:3]))
+
+    def standardized(self) -> "Nonlinearity":
+        """s / sqrt(E[s(z)^2]): second moment 1 (Jacot et al. 2019b)."""
+        scale = self.scale / self.moments.square**0.5
+        return replace(self, name=f"{self.name}, standardized", scale=scale)
+
+    def normalized(self) -> "Nonlinearity":
+        """(s - E[s(z)]) / sqrt(Var[s(z)]): mean 0 and variance 1."""
+        shift = self.moments.mean / self.scale
+        centred = replace(
+            self,
+            name=f"{self.name}, normalized",
+            function=Shifted(self.function, shift),
+            dual_form=self.dual_form.shifted(shift),
+        )
+        variance = centred.moments.square
+        if not variance > 1e-12 * self.moments.square:
+            raise ValueError(f"{self.name} is constant: it has no variance")
+        return replace(centred, scale=self.scale / variance**0.5)
+
+    def dual(self, kxx, kyy, kxy):
+        """(E[s(u)s(v)], E[s'(u)s'(v)]), (u, v) ~ N(0, [[kxx, kxy], [., kyy]]).
+
+        Arguments broadcast against each other. Raises ``ValueError`` when
+        they are not finite, when kxx or kyy is negative, when kxy^2 exceeds
+        kxx kyy, or when a series does not resolve s at these variances.
+        """
+        dtype = jnp.result_type(*map(checks.floating, (kxx, kyy, kxy)))
+        entries = [jnp.asarray(k, dtype) for k in (kxx, kyy, kxy)]
+        self._check_covariance(*entries)
+        cov = Covariance.from_entries(*jnp.broadcast_arrays(*entries))
+        error = [self.point(k).error for k in (cov.xx, cov.yy)]
+        finer = self.resolved(error)
+        if finer is not self:
+            return finer.dual(kxx, kyy, kxy)
+        pair = self.pair(cov)
+        return (pair.cogap - pair.gap) / 4, pair.slope
+
+    def point(self, k) -> PointMoments:
+        """E[s(u)], E[s(u)^2], E[s'(u)^2] for u ~ N(0, k), elementwise."""
+        raw = self.dual_form.point(k)
+        square, slope = (self.scale**2 * m for m in (raw.square, raw.slope))
+        return PointMoments(self.scale * raw.mean, square, slope, raw.error)
+
+    def pair(self, cov: Covariance) -> PairMoments:
+        """Moments of a pair; rounding below 0 is cut off."""
+        gap, cogap, slope = (
+            self.scale**2 * moment for moment in self.dual_form.pair(cov)
+        )
+        return PairMoments(
+            jnp.where(gap < 0, 0, gap), jnp.where(cogap < 0, 0, cogap), slope
+        )
+
+    def resolved(self, error) -> "Nonlinearity":
+        """Itself if ``error``, from :meth:`point`, is small; else a finer one.
+
+        The finer one has a Hermite series of twice the order. Raises
+        ``ValueError`` where there is none.
+        """
+        if not checks.is_concrete(error):
+            return self
+        errors = [np.asarray(e) for e in jax.tree.leaves(error)]
+        worst = max(float(e.max()) for e in errors)
+        precision = max(float(jnp.finfo(e.dtype).eps) for e in errors)
+        bound = max(1e-9, 20 * precision)
+        if worst < bound:
+            return self
+        finer = self.dual_form.refined()
+        if finer is None:
+            raise ValueError(
+                f"the dual of {self.name} is not resolved at the variances "
+                f"that occur: estimated relative error {worst:.1e}, expected "
+                f"below {bound:.1e}. Scale the inputs down, or build the "
+                "nonlinearity with kinks=(0.0,)"
+            )
+        return replace(self, dual_form=finer)
+
+    @staticmethod
+    def _check_covariance(kxx, kyy, kxy):
+        for value, name in ((kxx, "kxx"), (kyy, "kyy"), (kxy, "kxy")):
+            checks.finite(value, name)
+        if not checks.is_concrete(kxx, kyy, kxy):
+            return
+        if (kxx < 0).any() or (kyy < 0).any():
+            raise ValueError(
+                f"kxx and kyy must be >= 0, got minima {kxx.min():.6g} and "
+                f"{kyy.min():.6g}"
+            )
+        excess = jnp.abs(kxy) - jnp.sqrt(kxx * kyy) * (1 + 1e-5)
+        if (excess > 0).any():
+            raise ValueError(
+                "kxy must satisfy kxy^2 <= kxx kyy, got an excess of "
+                f"{excess.max():.6g} of |kxy| over sqrt(kxx kyy)"
+            )
