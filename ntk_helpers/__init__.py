@@ -3,7 +3,8 @@
 >>> import jax, ntk_helpers as ntk
 >>> net = ntk.FullyConnected(depth=3, width=64, nonlinearity=ntk.erf)
 >>> x = jax.random.normal(jax.random.key(0), (5, 10))
->>> net.ntk(x).shape, net.empirical_ntk(net.init(jax.random.key(1), 10), x).shape
+>>> params = net.init(jax.random.key(1), n_in=10)
+>>> net.ntk(x).shape, net.empirical_ntk(params, x).shape
 ((5, 5), (5, 5))
 """
 

@@ -21,7 +21,7 @@ def is_concrete(*values) -> bool:
 
 
 def finite(value, name: str):
-    """Return ``value``; raise ``ValueError`` if an entry is NaN or infinite."""
+    """Return ``value``; raise ``ValueError`` unless all of it is finite."""
     if is_concrete(value):
         bad = int(np.size(value) - np.isfinite(value).sum())
         if bad:

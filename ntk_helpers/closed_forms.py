@@ -4,7 +4,10 @@ The dual of s maps the covariance of a Gaussian pair (u, v) to E[s(u)s(v)] and
 E[s'(u)s'(v)]. Each class here writes it in the variables of
 :mod:`ntk_helpers.covariance`: ``point`` gives the moments of one input,
 ``pair`` those of two. Below, m = sqrt(kxx kyy), c = cos(theta), and the gap
-2 (sqrt(Kxx Kyy) - Kxy) is split as 2 (sqrt(Kxx Kyy) - K(m)) + 2 (K(m) - K(mc)):
+2 (sqrt(Kxx Kyy) - Kxy) is split in two,
+
+    2 (sqrt(Kxx Kyy) - K(m)) + 2 (K(m) - K(m c)):
+
 the first term vanishes for equal variances, the second is written so that it
 keeps its relative accuracy as theta -> 0.
 

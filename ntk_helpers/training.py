@@ -5,12 +5,13 @@ on C moves the outputs on the training set by (2/N) Theta (Y - f): the factors
 2/N of the theory come from here.
 """
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import checks
 
@@ -60,7 +61,9 @@ def gradient_descent(
         raise ValueError(f"step must be a positive number, got {step}")
     record = record or partial(_cost_of, f, x, y)
     records = [record(params)]
-    for _ in tqdm(range(steps // every), disable=not progress):
+    # To stdout: a notebook shows stderr as an error.
+    rounds = tqdm(range(steps // every), disable=not progress, file=sys.stdout)
+    for _ in rounds:
         params = _descend(f, params, x, y, step, every)
         records.append(record(params))
     return params, jax.tree.map(lambda *r: jnp.stack(r), *records)
