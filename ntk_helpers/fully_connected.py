@@ -87,7 +87,7 @@ class FullyConnected:
         (u, v) ~ N(0, Sigma^(l)). Source: Jacot, Gabriel and Hongler (2018),
         proposition 1 and theorem 1. Raises ``ValueError`` on a wrong shape,
         non-finite input, overflow, or a dual not resolved at the variances
-        that occur.
+        that occur (inside a jit of your own: NaN).
         """
         x = checks.inputs(x, "x")
         y = None if y is None else checks.inputs(y, "y", x.shape[1])
@@ -97,7 +97,7 @@ class FullyConnected:
             return replace(self, nonlinearity=finer).kernels(x, y)
         for value, name in zip(kernels, Kernels._fields, strict=True):
             checks.finite(value, f"the {name} at depth {self.depth}")
-        return kernels
+        return self.nonlinearity.guarded(kernels, error)
 
     def nngp(self, x, y=None) -> jax.Array:
         """Covariance Sigma^(L) of the network at initialization, (N, M).
