@@ -6,9 +6,9 @@ digits, one-dimensional integrals of conditional expectations, and a plain
 product rule for smooth functions without a closed form.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Callable
 
 import jax
 import mpmath as mp
@@ -433,7 +433,7 @@ def recursion(dual, x, y, depth, beta):
     weight, bias = 1 - mp.mpf(beta) ** 2, mp.mpf(beta) ** 2
 
     def first(a, b):
-        dot = mp.fsum(mp.mpf(float(s)) * float(t) for s, t in zip(a, b))
+        dot = mp.fdot(map(float, a), map(float, b))
         return weight * dot / len(a) + bias
 
     def pair(a, b):
@@ -458,9 +458,7 @@ def named():
         "square": ntk.monomial(2),
         "cube": ntk.monomial(3),
     }
-    return {
-        name: special.get(name) or getattr(ntk, name) for name in ORACLES
-    }
+    return {name: special.get(name) or getattr(ntk, name) for name in ORACLES}
 
 
 @pytest.fixture(scope="session")

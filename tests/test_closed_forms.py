@@ -84,8 +84,8 @@ def test_dual_in_float32(named, oracle, name):
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_coinciding_and_opposite_inputs_are_exact(x64, named, oracle, name):
-    """Entries whose roots are exact leave no room for a rounded angle."""
-    entries = np.array([(0.25, 0.25, 0.25), (4, 1, 2), (4, 1, -2)]).T
+    """kxy^2 = kxx kyy to the last digit leaves no room for an angle."""
+    entries = np.array([(0.3, 0.3, 0.3), (0.7, 0.7, -0.7), (4, 1, 2)]).T
     for _, value, slope in errors(named[name], oracle.duals[name], entries):
         assert value < 1e-14
         assert slope < 1e-14
@@ -98,6 +98,4 @@ def test_variance_zero(x64, named, name):
     value, _ = s.dual(0.0, jnp.array([0.0, 2.0]), 0.0)
     at_zero = float(s(jnp.zeros(())))
     mean = float(s.point(jnp.array([2.0])).mean[0])
-    np.testing.assert_allclose(
-        value, [at_zero**2, at_zero * mean], atol=1e-15
-    )
+    np.testing.assert_allclose(value, [at_zero**2, at_zero * mean], atol=1e-15)

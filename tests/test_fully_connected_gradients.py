@@ -1,0 +1,155 @@
+"""Derivatives of the kernels, and the kernels inside jit, vmap and grad."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ntk_helpers as ntk
+
+rng = np.random.default_rng(3)
+X, Y = rng.normal(size=(3, 4)), rng.normal(size=(2, 4))
+X *= 2 / np.linalg.norm(X, axis=1, keepdims=True)  # variances near 1
+Y *= 1.8 / np.linalg.norm(Y, axis=1, keepdims=True)
+TWICE = np.stack([X[0], X[1], X[0]])  # a repeated row
+
+
+def architecture(s, depth=3):
+    return ntk.FullyConnected(depth, nonlinearity=s, beta=0.3)
+
+
+def central(f, x, step=1e-5):
+    """Finite differences: error step^2 + eps / step, about 1e-10."""
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        shift = np.zeros_like(x)
+        shift[index] = step
+        gradient[index] = (f(x + shift) - f(x - shift)) / (2 * step)
+    return gradient
+
+
+@pytest.mark.parametrize("name", ("relu", "erf", "cos"))
+def test_gradient_away_from_coinciding_points(x64, named, name):
+    net = architecture(named[name].standardized())
+    weights = jnp.asarray(rng.normal(size=(2, 3, 2)))
+
+    def scalar(x):
+        return jnp.sum(weights * jnp.stack(net.kernels(x, Y)))
+
+    f = jax.jit(scalar)
+    np.testing.assert_allclose(jax.grad(f)(X), central(f, X), atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ("relu", "tanh"))
+def test_gradient_at_coinciding_points(dtype, named, name):
+    """Finite for both kernels; right for the NNGP, which is smooth once."""
+    net = architecture(named[name].standardized())
+    x = jnp.asarray(TWICE, dtype)
+    rows = jax.jit(jax.jacrev(lambda x: jnp.stack(net.kernels(x))))(x)
+    assert jnp.isfinite(rows).all()
+
+    # Sigma(x, y) is C^1: its gradient in y on the diagonal is half the one
+    # of Sigma(x, x), by symmetry.
+    def between(y):
+        return net.nngp(x[:1], y)[0, 0]
+
+    gradient = np.asarray(jax.jit(jax.grad(between))(x[:1]), float)
+    with jax.enable_x64(True):
+        diagonal = jax.jit(lambda x: net.nngp(x)[0, 0])
+        half = central(diagonal, np.asarray(x[:1], float)) / 2
+    tolerance = 1e-7 if dtype == np.float64 else 1e-5
+    np.testing.assert_allclose(gradient, half, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ("erf", "gelu", "sin", "tanh"))
+def test_mixed_second_derivative(x64, named, name):
+    """d^2 Sigma / dx dy at x = y, against finite differences."""
+    net = architecture(named[name].standardized(), 2)
+    x = jnp.asarray(X[:1])
+
+    def between(x, y):
+        return net.nngp(x, y)[0, 0]
+
+    mixed = jax.jacfwd(jax.grad(between), argnums=1)(x, x)[0, :, 0]
+    step = 1e-4
+    f = jax.jit(between)
+    expected = np.zeros((4, 4))
+    for i, j in np.ndindex(4, 4):
+        a, b = (np.eye(4)[k][None] * step for k in (i, j))
+        expected[i, j] = (
+            f(x + a, x + b)
+            - f(x + a, x - b)
+            - f(x - a, x + b)
+            + f(x - a, x - b)
+        ) / (4 * step**2)
+    # Finite differences: step^2 + eps / step^2.
+    np.testing.assert_allclose(mixed, expected, atol=2e-6)
+
+
+def test_second_derivative_of_sin_in_closed_form(x64):
+    """Depth 2, beta = 0: Sigma = exp(-(a + b)/2) sinh(c), exactly."""
+    net = ntk.FullyConnected(2, nonlinearity=ntk.sin, beta=0)
+    x = X[0]
+    n, k = len(x), x @ x / len(x)
+
+    def between(x, y):
+        return net.nngp(x[None], y[None])[0, 0]
+
+    mixed = jax.jacfwd(jax.grad(between), argnums=1)(
+        jnp.asarray(x), jnp.asarray(x)
+    )
+    value, slope = np.sinh(k), np.cosh(k)
+    outer = np.outer(x, x) / n**2
+    expected = np.exp(-k) * (
+        slope * np.eye(n) / n + outer * (2 * value - 2 * slope)
+    )
+    np.testing.assert_allclose(mixed, expected, atol=1e-12)
+
+
+def test_gradient_at_a_zero_row(x64):
+    """A zero input has no direction: finite with a bias."""
+    net = architecture(ntk.relu)
+    x = jnp.asarray(np.stack([X[0], np.zeros(4)]))
+    assert jnp.isfinite(jax.grad(lambda x: net.ntk(x).sum())(x)).all()
+
+
+def test_inside_jit_and_vmap(x64):
+    net = architecture(ntk.gelu)
+    batch = jnp.asarray(rng.normal(size=(3, 2, 4)))
+    expected = np.stack([net.ntk(x, Y) for x in batch])
+    mapped = jax.jit(jax.vmap(lambda x: net.ntk(x, Y)))(batch)
+    np.testing.assert_allclose(mapped, expected, rtol=1e-12)
+
+
+def test_a_user_function_under_grad_and_jit(x64):
+    """Log-determinant of the NTK in the scale of the inputs."""
+    net = architecture(ntk.relu.standardized())
+
+    @jax.jit
+    def logdet(scale):
+        kernel = net.ntk(scale * X) + 0.1 * jnp.eye(3)
+        return jnp.linalg.slogdet(kernel)[1]
+
+    derivative = (logdet(1 + 1e-5) - logdet(1 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.grad(logdet)(1.0), derivative, rtol=1e-7)
+
+
+def test_series_inside_a_trace(x64):
+    """Off the sphere, where no error can be raised, values stay right."""
+    net = ntk.FullyConnected(2, nonlinearity=ntk.tanh, beta=0)
+    for norm in (0.5, 2.5, 3.5):
+        x = norm * X / 2
+        expected = net.ntk(x)
+        np.testing.assert_allclose(jax.jit(net.ntk)(x), expected, rtol=1e-9)
+        gradient = jax.grad(lambda x: net.nngp(x)[0, 0])(jnp.asarray(x))
+        step = 1e-4 * np.eye(3, 4)[:1] * np.eye(3)[:, :1]
+        slope = (net.nngp(x + step) - net.nngp(x - step))[0, 0] / 2e-4
+        np.testing.assert_allclose(gradient[0, 0], slope, atol=1e-6)
+
+
+def test_unresolved_under_jit_is_nan_not_wrong(x64):
+    """No error can be raised while tracing: NaN says it instead."""
+    net = ntk.FullyConnected(2, nonlinearity=ntk.tanh, beta=0)
+    with pytest.raises(ValueError, match="not resolved"):
+        net.ntk(1e3 * X)
+    assert jnp.isnan(jax.jit(net.ntk)(1e3 * X)).all()
