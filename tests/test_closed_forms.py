@@ -56,12 +56,12 @@ def assert_matches(s, reference, entries, tolerance):
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_textbook_formula_is_the_integral(oracle, name):
-    """The oracle itself: formula against quadrature, to 16 digits."""
+    """The oracle itself: formula against quadrature, to 14 digits."""
     for a, b, k in ((1, 1, 0.5), (0.3, 2, -0.7), (1, 1, 0.9999), (2, 2, 0)):
         entries = mp.mpf(a), mp.mpf(b), mp.mpf(k)
         formula = oracle.duals[name].dual(*entries)
         for e, f in zip(oracle.integral(name, a, b, k), formula, strict=True):
-            assert abs(e - f) < 1e-16 * (1 + abs(f))
+            assert abs(e - f) < 1e-14 * (1 + abs(f))
 
 
 @pytest.mark.parametrize("form", ("plain", "standardized", "normalized"))

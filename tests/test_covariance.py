@@ -53,7 +53,7 @@ def test_half_angles_of_one_array(dtype):
 
 def test_from_entries(x64):
     cov = Covariance.from_entries(jnp.array(2.0), jnp.array(0.5), -0.3)
-    np.testing.assert_allclose(cov.xy, -0.3, rtol=1e-15)
+    np.testing.assert_allclose(cov.xy, -0.3, rtol=4e-15)
     np.testing.assert_allclose(cov.scale, 1, rtol=1e-15)
     np.testing.assert_allclose(cov.angle, np.arccos(-0.3), rtol=1e-15)
     zero = Covariance.from_entries(jnp.array(0.0), jnp.array(1.0), 0.0)
