@@ -32,16 +32,20 @@ def finite(value, name: str):
     return value
 
 
-def inputs(x, name: str = "x", features: int | None = None) -> jax.Array:
+def inputs(
+    x, name: str = "x", features: int | None = None, last: str = "n_0"
+) -> jax.Array:
     """Return ``x`` as a floating array of shape (N, n_0), N >= 1.
 
-    Raises ``ValueError`` on another rank, on an empty array, on a number of
+    ``last`` names the second axis in messages. Raises ``ValueError`` on
+    another rank, on an empty array, on a number of
     features other than ``features`` and on non-finite entries.
     """
     x = floating(x)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(
-            f"{name} must have shape (N, n_0) with N, n_0 >= 1, got {x.shape}"
+            f"{name} must have shape (N, {last}) with N, {last} >= 1, got "
+            f"{x.shape}"
         )
     if features is not None and x.shape[1] != features:
         raise ValueError(

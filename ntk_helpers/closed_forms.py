@@ -102,8 +102,7 @@ class Erf(Dual):
             drop = 2 / PI * jnp.arctan2(numerator, denominator)
             return _gap(cov, square_x, square_y, collinear, drop)
 
-        determinant = product - 4 * cov.xy**2
-        slope = 4 / PI / jnp.sqrt(determinant)
+        slope = 4 / PI / (jnp.sqrt(product) * outer)
         return PairMoments(
             gap(cov.sin2, cov.cos2), gap(cov.cos2, cov.sin2), slope
         )
@@ -194,14 +193,16 @@ class Exp(Dual):
 class Gelu(Dual):
     r"""u Phi(u), Phi the normal distribution function.
 
-    With d = (1+kxx)(1+kyy) - kxy^2, T = E[Phi(u)Phi(v)] = 1/4 +
-    arcsin(kxy / sqrt((1+kxx)(1+kyy)))/(2 pi) and e = (1 - kxx kyy)/((1+kxx)
-    (1+kyy)): K = kxy T + (kxx kyy + e kxy^2)/(2 pi sqrt d).
+    With P = (1+kxx)(1+kyy), d = P - kxy^2 and T = E[Phi(u)Phi(v)] = 1/4 +
+    arctan(kxy / sqrt d)/(2 pi),
+
+        K = kxy T + (kxx kyy d + kxy^2)/(2 pi P sqrt d)
+        E[s's'] = T + kxy (3 + kxx + kyy + kxy^2/d)/(2 pi P sqrt d).
     """
 
     def point(self, k):
         """Moments of one input of variance ``k``."""
-        value, slope = self._dual(k, k, k)
+        value, slope = self._dual(k, k, k, jnp.zeros_like(k))
         return PointMoments(k / jnp.sqrt(2 * PI * (1 + k)), value, slope)
 
     def pair(self, cov: Covariance):
@@ -211,15 +212,15 @@ class Gelu(Dual):
             self.point(cov.xx).square,
             self.point(cov.yy).square,
         )
-        collinear, _ = self._dual(cov.xx, cov.yy, m)
-        value, slope = self._dual(cov.xx, cov.yy, cov.xy)
         length = 2 * m * cov.sin2  # m - kxy
+        collinear, _ = self._dual(cov.xx, cov.yy, m, jnp.zeros_like(m))
+        value, slope = self._dual(cov.xx, cov.yy, m, length)
         # Price: dK/dkxy = E[s's']. On a short interval, far from the
         # singularity at sqrt((1+kxx)(1+kyy)) > m + 1/2, six nodes are exact
         # to rounding.
         short = jnp.minimum(length, 0.2)
         drop = sum(
-            w / 2 * self._dual(cov.xx, cov.yy, m - short * (1 - t) / 2)[1]
+            w / 2 * self._dual(cov.xx, cov.yy, m, short * (1 - t) / 2)[1]
             for t, w in zip(*LEGENDRE, strict=True)
         )
         drop = jnp.where(length < 0.2, length * drop, collinear - value)
@@ -228,13 +229,14 @@ class Gelu(Dual):
         return PairMoments(gap, cogap, slope)
 
     @staticmethod
-    def _dual(kxx, kyy, kxy):
+    def _dual(kxx, kyy, m, drop):
+        """Both duals at kxy = m - drop, m = sqrt(kxx kyy)."""
+        kxy, total = m - drop, kxx + kyy
         product = (1 + kxx) * (1 + kyy)
-        determinant = product - kxy**2
-        root = 2 * PI * jnp.sqrt(determinant)
-        gate = 1 / 4 + jnp.arcsin(kxy / jnp.sqrt(product)) / (2 * PI)
-        curve = (1 - kxx * kyy) / product
-        outer = kxx * kyy + curve * kxy**2
-        value = kxy * gate + outer / root
-        inner = kxy * (1 + 2 * curve + outer / determinant)
-        return value, gate + inner / root
+        determinant = 1 + total + drop * (2 * m - drop)
+        root = jnp.sqrt(determinant)
+        gate = 1 / 4 + jnp.arctan2(kxy, root) / (2 * PI)
+        density = 1 / (2 * PI * product * root)
+        value = kxy * gate + (kxx * kyy * determinant + kxy**2) * density
+        inner = kxy * (3 + total + kxy**2 / determinant)
+        return value, gate + inner * density

@@ -82,17 +82,31 @@ class Covariance(NamedTuple):
         return term - jax.lax.stop_gradient(jnp.where(level, term, 0))
 
     @property
+    def similar(self):
+        """Whether the variances differ by at most a factor of about 1.2."""
+        return jnp.abs(self.xx - self.yy) <= 0.1 * (self.xx + self.yy)
+
+    @property
     def angle(self):
         """Angle theta in [0, pi]; its derivative at 0 and pi is set to 0."""
         return 2 * jnp.arctan2(safe_sqrt(self.sin2), safe_sqrt(self.cos2))
 
     @classmethod
     def from_entries(cls, kxx, kyy, kxy) -> "Covariance":
-        """Covariance from its three entries, broadcast together."""
-        product = safe_sqrt(kxx) * safe_sqrt(kyy)
-        cosine = kxy / jnp.where(product > 0, product, 1)
-        cosine = jnp.clip(cosine, -1, 1)
-        return cls(kxx, kyy, (1 - cosine) / 2, (1 + cosine) / 2)
+        """Covariance from its three entries, broadcast together.
+
+        kxx kyy - kxy^2 is exactly 0 where u and v are parallel, so it is
+        taken before the root; negative rounding is cut off.
+        """
+        root = safe_sqrt(kxx) * safe_sqrt(kyy)
+        size = jnp.abs(kxy)
+        level = (kxx - size) * (kxx + size)
+        determinant = jnp.where(kxx == kyy, level, kxx * kyy - size**2)
+        double = 2 * root * (root + size)
+        small = determinant / jnp.where(double > 0, double, 1)
+        small = jnp.where(small < 0, 0, small)
+        sin2 = jnp.where(kxy > 0, small, 1 - small)
+        return cls(kxx, kyy, sin2, jnp.where(kxy > 0, 1 - small, small))
 
     @classmethod
     def from_inputs(cls, x, y=None) -> "Covariance":
@@ -129,12 +143,13 @@ def affine(point_x, point_y, pair: PairMoments, beta: float) -> Covariance:
     xy = weight * (pair.cogap - pair.gap) / 4 + bias
     root = safe_sqrt(xx) * safe_sqrt(yy)
     spread = safe_sqrt(point_x.square) - safe_sqrt(point_y.square)
-    determinant = weight**2 * pair.gap * pair.cogap / 4 + weight * bias * (
-        pair.gap + spread**2
-    )
     acute = xy > 0
     large = root + jnp.where(acute, xy, -xy)
-    small = determinant / jnp.where(large > 0, large, 1)
+    safe = jnp.where(large > 0, large, 1)
+    # The determinant over `large`, without squaring: K may be tiny or huge.
+    product = pair.gap / safe * pair.cogap
+    small = weight**2 / 4 * product
+    small = small + weight * bias * (pair.gap + spread**2) / safe
     double = jnp.where(root > 0, 2 * root, 1)
     sin2 = jnp.where(acute, small, large) / double
     cos2 = jnp.where(acute, large, small) / double

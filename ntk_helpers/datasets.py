@@ -52,9 +52,9 @@ def to_sphere(x) -> np.ndarray:
     x = x - x.mean(axis=1, keepdims=True)
     deviation = x.std(axis=1, keepdims=True)
     if not (deviation > 0).all():
+        bad = int((~(deviation > 0)).sum())
         raise ValueError(
-            f"every row must vary, got {int((deviation <= 0).sum())} constant "
-            "or non-finite rows"
+            f"every row must vary, got {bad} constant or non-finite rows"
         )
     return x / deviation
 
@@ -72,4 +72,7 @@ def centred_one_hot(labels, classes: int = 10) -> np.ndarray:
 
 def _shuffled(x, labels):
     order = np.random.default_rng(0).permutation(len(x))
-    return Images(x[order], labels[order].astype(int))
+    images = Images(x[order], labels[order].astype(int))
+    for array in images:
+        array.flags.writeable = False  # the cache hands out one copy
+    return images

@@ -67,10 +67,15 @@ class ShiftedDual(Dual):
     def pair(self, cov: Covariance):
         """Moments of a pair."""
         raw = self.dual.pair(cov)
+        points = [[d.point(k) for k in cov[:2]] for d in (self.dual, self)]
         before, after = (
-            [safe_sqrt(dual.point(k).square) for k in (cov.xx, cov.yy)]
-            for dual in (self.dual, self)
+            [safe_sqrt(point.square) for point in pair] for pair in points
         )
-        change = (before[0] - before[1]) ** 2 - (after[0] - after[1]) ** 2
-        gap = raw.gap + cov.clean(change)
+        means = points[0][0].mean + points[0][1].mean
+        near = (before[0] - before[1]) ** 2 - (after[0] - after[1]) ** 2
+        far = 2 * (after[0] * after[1] - before[0] * before[1])
+        far = far + 2 * self.shift * (means - self.shift)
+        # The same number twice: the first form is accurate for similar
+        # variances, the second for variances of different orders.
+        gap = raw.gap + cov.clean(jnp.where(cov.similar, near, far))
         return PairMoments(gap, 4 * after[0] * after[1] - gap, raw.slope)

@@ -38,7 +38,8 @@ def empirical_ntk(f: Callable, params, x, y=None, batch_size: int = 16):
             f"x and y must agree in all axes but the first, got {x.shape} "
             f"and {y.shape}"
         )
-    shape_x, shape_y = (jax.eval_shape(f, params, z).shape for z in (x, y))
+    outputs = [jax.eval_shape(f, params, z) for z in (x, y)]
+    shape_x, shape_y = (output.shape for output in outputs)
     for shape, z, name in ((shape_x, x, "x"), (shape_y, y, "y")):
         if len(shape) not in (1, 2) or shape[0] != len(z):
             raise ValueError(
@@ -50,7 +51,7 @@ def empirical_ntk(f: Callable, params, x, y=None, batch_size: int = 16):
 
         def column(index):
             size = int(np.prod(shape_y))
-            one_hot = jax.nn.one_hot(index, size, dtype=y.dtype)
+            one_hot = jax.nn.one_hot(index, size, dtype=outputs[1].dtype)
             (gradient,) = pullback(one_hot.reshape(shape_y))
             return jax.jvp(lambda p: f(p, x), (params,), (gradient,))[1]
 

@@ -91,7 +91,9 @@ class FullyConnected:
         """
         x = checks.inputs(x, "x")
         y = None if y is None else checks.inputs(y, "y", x.shape[1])
-        kernels, error = _recursion(self, x, y)
+        kernels, error = _recursion(
+            self.nonlinearity, self.depth, self.beta, x, y
+        )
         finer = self.nonlinearity.resolved(error)
         if finer is not self.nonlinearity:
             return replace(self, nonlinearity=finer).kernels(x, y)
@@ -134,8 +136,11 @@ class FullyConnected:
         )
 
     def apply(self, params, x) -> jax.Array:
-        """The network function f(x) = pre^(L)(x), (N, n_0) -> (N, n_out)."""
-        return self._forward(params, x)[0][-1]
+        """The network function f(x) = pre^(L)(x), (N, n_0) -> (N, n_out).
+
+        ``ValueError`` where ``params`` or ``x`` do not fit.
+        """
+        return self._forward(params, self._check(params, x))[0][-1]
 
     def empirical_ntk(self, params, x, y=None) -> jax.Array:
         r"""Theta(x, y) at ``params``: (N, M), or (N, M, K, K) for K outputs.
@@ -149,11 +154,12 @@ class FullyConnected:
         x_i and f_l at y_j. ``ValueError`` where ``params`` and inputs do not
         fit the architecture.
         """
+        x = self._check(params, x)
+        y = None if y is None else self._check(params, y, "y")
         return _layerwise(self, params, x, y)
 
     def _forward(self, params, x):
         """All pre-activations pre^(1..L) and activations alpha^(0..L-1)."""
-        x = self._check(params, x)
         pres, activations = [], [x]
         for layer in params:
             alpha = activations[-1]
@@ -163,12 +169,14 @@ class FullyConnected:
             activations.append(self.nonlinearity(pres[-1]))
         return pres, activations[:-1]
 
-    def _check(self, params, x):
+    def _check(self, params, x, name: str = "x"):
         if len(params) != self.depth:
             raise ValueError(
                 f"params must have {self.depth} layers, got {len(params)}"
             )
-        n_in = params[0].weights.shape[1]
+        if not all(isinstance(layer, Layer) for layer in params):
+            raise ValueError("params must be a tuple of Layer(weights, bias)")
+        n_in = params[0].weights.shape[-1]
         sizes = [n_in] + [self.width] * (self.depth - 1) + [self.n_out]
         expected = list(zip(sizes[1:], sizes[:-1], strict=True))
         shapes = [layer.weights.shape for layer in params]
@@ -176,13 +184,19 @@ class FullyConnected:
             raise ValueError(
                 f"params must have weights of shapes {expected}, got {shapes}"
             )
-        return checks.inputs(x, "x", n_in)
+        biases = [layer.bias.shape for layer in params]
+        if biases != [(size,) for size in sizes[1:]]:
+            raise ValueError(
+                f"params must have biases of sizes {sizes[1:]}, got shapes "
+                f"{biases}"
+            )
+        return checks.inputs(x, name, n_in)
 
 
-@partial(jax.jit, static_argnums=0)
-def _recursion(net: FullyConnected, x, y):
-    s, weight = net.nonlinearity, 1 - net.beta**2
-    cov = affine(*Covariance.from_inputs(x, y).as_moments(), net.beta)
+@partial(jax.jit, static_argnums=(0, 1))
+def _recursion(s: Nonlinearity, depth: int, beta: float, x, y):
+    weight = 1 - beta**2
+    cov = affine(*Covariance.from_inputs(x, y).as_moments(), beta)
 
     def layer(_, state):
         cov, theta, error = state
@@ -190,11 +204,11 @@ def _recursion(net: FullyConnected, x, y):
         for point in (point_x, point_y):
             latest = jnp.max(jnp.asarray(point.error, x.dtype))
             error = jnp.maximum(error, latest)
-        cov = affine(point_x, point_y, pair, net.beta)
+        cov = affine(point_x, point_y, pair, beta)
         return cov, cov.xy + weight * pair.slope * theta, error
 
     state = cov, cov.xy, jnp.zeros((), x.dtype)
-    cov, theta, error = jax.lax.fori_loop(0, net.depth - 1, layer, state)
+    cov, theta, error = jax.lax.fori_loop(0, depth - 1, layer, state)
     return Kernels(cov.xy, theta), error
 
 

@@ -28,8 +28,7 @@ from .precision import float64, matmul, safe_sqrt
 
 STEP = 0.04
 NODES = STEP * np.arange(-312, 313)
-ORDERS = (16, 32, 64, 96, 128, 192, 256)
-LONGEST = 1024
+ORDERS = (16, 32, 64, 96, 128, 192, 256, 512, 1024)
 TOLERANCE = 1e-12
 
 
@@ -90,7 +89,9 @@ class MehlerPair(Dual):
         value, drop = _horner(a_x, a_y, c)
         root_x = safe_sqrt(jnp.sum(a_x**2, axis=-1))
         root_y = safe_sqrt(jnp.sum(a_y**2, axis=-1))
-        spread = jnp.sum((a_x - a_y) ** 2, axis=-1) - (root_x - root_y) ** 2
+        near = jnp.sum((a_x - a_y) ** 2, axis=-1) - (root_x - root_y) ** 2
+        far = 2 * (root_x * root_y - jnp.sum(a_x * a_y, axis=-1))
+        spread = jnp.where(cov.similar, near, far)
         return PairMoments(
             gap=cov.clean(spread) + 4 * cov.sin2 * drop,
             cogap=2 * (root_x * root_y + value),
@@ -110,7 +111,7 @@ class HermiteSeries(MehlerPair):
         """The shortest series that resolves ``function`` at variance 1.
 
         That is, whose sum for E[s'(z)^2] misses a share of 1e-12 at most.
-        Raises ``ValueError`` where 256 terms do not do it: the function has a
+        Raises ``ValueError`` where 1024 terms do not do it: the function has a
         kink, a jump, or a slope too steep for a series.
         """
         with float64():
@@ -129,7 +130,7 @@ class HermiteSeries(MehlerPair):
     def refined(self) -> "HermiteSeries | None":
         """The series of twice the order, None beyond 1024 terms."""
         order = 2 * self.order
-        return replace(self, order=order) if order <= LONGEST else None
+        return replace(self, order=order) if order <= ORDERS[-1] else None
 
     def coefficients(self, k):
         """a_j(k) = E[s(sqrt(k) z) h_j(z)] and the same of s', (..., K)."""

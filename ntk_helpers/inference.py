@@ -49,7 +49,7 @@ def posterior_mean(kernel: Callable, x, y, z, noise: float = 0.0) -> jax.Array:
 
 
 def _factor(kernel, x, y, z, noise):
-    y = checks.inputs(y, "y")
+    y = checks.inputs(y, "y", last="K")
     if len(y) != len(x):
         raise ValueError(
             f"y must have one row per row of x, {len(x)}, got {len(y)}"

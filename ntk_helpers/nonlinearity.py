@@ -65,29 +65,38 @@ class Nonlinearity:
         number.
         """
         name = name or getattr(function, "__name__", "nonlinearity")
-        kinks = tuple(np.ravel(np.asarray(kinks, float)).tolist())
+        kinks = np.ravel(checks.finite(np.asarray(kinks, float), "kinks"))
         with float64():
             grid = jnp.linspace(-3, 3, 7)
             values = jnp.asarray(function(grid))
+            if values.dtype != grid.dtype:
+                raise ValueError(
+                    f"{name} must keep the dtype, expected {grid.dtype}, got "
+                    f"{values.dtype}"
+                )
             if values.shape != grid.shape:
                 raise ValueError(
                     f"{name} must act entry by entry: expected shape "
                     f"{grid.shape}, got {values.shape}"
                 )
             checks.finite(values, f"{name} on [-3, 3]")
-        if kinks:
-            return cls(
-                name, function, SplitQuadrature.resolve(function, kinks)
-            )
+            if not np.allclose(function(grid[2:5]), values[2:5]):
+                raise ValueError(
+                    f"{name} must act entry by entry: expected the same value "
+                    "at a point whatever the others, got another"
+                )
+        if kinks.size:
+            dual_form = SplitQuadrature.resolve(function, kinks)
+            return cls(name, function, dual_form)
         return cls(name, function, HermiteSeries.resolve(function))
 
     def __call__(self, u):
         """s(u), entry by entry."""
-        return self.scale * self.function(u)
+        return self.scale * self.function(checks.floating(u))
 
     def derivative(self, u):
         """s'(u), entry by entry."""
-        return self.scale * derivative(self.function, u)
+        return self.scale * derivative(self.function, checks.floating(u))
 
     def __repr__(self):
         return f"Nonlinearity({self.name})"
@@ -101,6 +110,8 @@ class Nonlinearity:
 
     def standardized(self) -> "Nonlinearity":
         """s / sqrt(E[s(z)^2]): second moment 1 (Jacot et al. 2019b)."""
+        if not self.moments.square > 0:
+            raise ValueError(f"{self.name} must not vanish, got E[s(z)^2] = 0")
         scale = self.scale / self.moments.square**0.5
         return replace(self, name=f"{self.name}, standardized", scale=scale)
 
@@ -172,7 +183,7 @@ class Nonlinearity:
                 f"the dual of {self.name} is not resolved at the variances "
                 f"that occur: estimated relative error {worst:.1e}, expected "
                 f"below {bound:.1e}. Scale the inputs down, or build the "
-                "nonlinearity with kinks=(0.0,)"
+                "nonlinearity with (more) kinks, for example kinks=(0.0,)"
             )
         return replace(self, dual_form=finer)
 

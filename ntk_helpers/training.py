@@ -17,9 +17,16 @@ from . import checks
 
 
 def cost(f: Callable, params, x, y) -> jax.Array:
-    """C = (1/N) ||f(params, x) - y||^2 for outputs and ``y`` (N, K)."""
-    residual = f(params, x) - y
-    return jnp.sum(residual**2) / len(x)
+    """C = (1/N) ||f(params, x) - y||^2 for outputs and ``y`` (N, K).
+
+    Raises ``ValueError`` when ``y`` does not have the shape of the outputs.
+    """
+    outputs = f(params, x)
+    if outputs.shape != jnp.shape(y):
+        raise ValueError(
+            f"y must have the shape of f, {outputs.shape}, got {jnp.shape(y)}"
+        )
+    return jnp.sum((outputs - y) ** 2) / len(x)
 
 
 def gradient_descent(
@@ -45,7 +52,7 @@ def gradient_descent(
     when ``steps`` is not a multiple of ``every``, or when ``step`` is not a
     positive number.
     """
-    x, y = checks.inputs(x), checks.inputs(y, "y")
+    x, y = checks.inputs(x), checks.inputs(y, "y", last="K")
     outputs = jax.eval_shape(f, params, x).shape
     if outputs != y.shape:
         raise ValueError(
@@ -77,6 +84,8 @@ def _cost_of(f, x, y, params):
 def _descend(f, params, x, y, step, steps):
     def update(_, params):
         gradient = jax.grad(cost, argnums=1)(f, params, x, y)
-        return jax.tree.map(lambda p, g: p - step * g, params, gradient)
+        return jax.tree.map(
+            lambda p, g: p - jnp.asarray(step, p.dtype) * g, params, gradient
+        )
 
     return jax.lax.fori_loop(0, steps, update, params)
