@@ -29,11 +29,12 @@ CLOSED = (
     "cos",
     "gelu",
 )
+SHIFTED = ("relu", "leaky_relu", "abs", "square", "cos", "gelu")
 SERIES = ("tanh", "sigmoid", "softplus", "silu")
 # name, form, depth, beta: each nonlinearity, form, depth and beta occurs.
 CASES = (
     *((name, "plain", 3, 0.3) for name in CLOSED + SERIES),
-    *((name, "normalized", 4, 0.3) for name in CLOSED if name != "cube"),
+    *((name, "normalized", 4, 0.3) for name in SHIFTED),
     ("cube", "standardized", 2, 0),
     ("sin", "standardized", 5, 0),
     ("gelu", "standardized", 5, 0),
