@@ -69,6 +69,15 @@ class SplitQuadrature(Dual):
                         f"the function must be continuous, got a jump from "
                         f"{low:.6g} to {high:.6g} at {kink:.6g}"
                     )
+                for side in (-1, 1):
+                    near = kink + side * jnp.array([1e-9, 1e-6, 1e-4])
+                    slopes = np.asarray(derivative(function, near))
+                    if not np.ptp(slopes) < 0.05 * (1 + abs(slopes).max()):
+                        raise ValueError(
+                            f"splitting at kinks={dual.kinks} leaves a kink "
+                            f"beside {kink:.6g}: a kink is missing, or not "
+                            "exact"
+                        )
             error = float(dual.point(jnp.array([1.0])).error[0])
         if not error < TOLERANCE:
             raise ValueError(
