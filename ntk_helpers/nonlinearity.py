@@ -193,9 +193,10 @@ class Nonlinearity:
         """``values``, NaN where ``error`` is too large and nothing raised."""
         if checks.is_concrete(error):
             return values
+        # A factor, not a selection: the gradient must be NaN as well.
+        factor = jnp.where(error < _bound(error), 1, jnp.nan)
         return jax.tree.map(
-            lambda value: jnp.where(error < _bound(error), value, jnp.nan),
-            values,
+            lambda value: value * factor.astype(value.dtype), values
         )
 
     @staticmethod
