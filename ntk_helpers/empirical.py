@@ -7,10 +7,10 @@ directional derivative.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from . import checks
 
@@ -46,21 +46,26 @@ def empirical_ntk(f: Callable, params, x, y=None, batch_size: int = 16):
                 f"f(params, {name}) must have shape (N,) or (N, K) with N = "
                 f"{len(z)}, got {shape}"
             )
-    with jax.default_matmul_precision("highest"):
-        _, pullback = jax.vjp(lambda p: f(p, y), params)
-
-        def column(index):
-            size = int(np.prod(shape_y))
-            one_hot = jax.nn.one_hot(index, size, dtype=outputs[1].dtype)
-            (gradient,) = pullback(one_hot.reshape(shape_y))
-            return jax.jvp(lambda p: f(p, x), (params,), (gradient,))[1]
-
-        columns = jax.lax.map(
-            column, jnp.arange(np.prod(shape_y)), batch_size=batch_size
-        )
+    columns = _columns(f, params, x, y, batch_size)
     kernel = columns.reshape(*_two(shape_y), *_two(shape_x))
     kernel = kernel.transpose(2, 0, 3, 1)
     return kernel[:, :, 0, 0] if kernel.shape[2:] == (1, 1) else kernel
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _columns(f, params, x, y, batch_size):
+    """Theta, one row for each output of ``y``."""
+    with jax.default_matmul_precision("highest"):
+        outputs, pullback = jax.vjp(lambda p: f(p, y), params)
+
+        def column(index):
+            one_hot = jax.nn.one_hot(index, outputs.size, dtype=outputs.dtype)
+            (gradient,) = pullback(one_hot.reshape(outputs.shape))
+            return jax.jvp(lambda p: f(p, x), (params,), (gradient,))[1]
+
+        return jax.lax.map(
+            column, jnp.arange(outputs.size), batch_size=batch_size
+        )
 
 
 def _two(shape):

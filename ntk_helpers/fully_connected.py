@@ -14,6 +14,8 @@ and ``ntk`` its limit as the width grows.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
+from math import prod
 from typing import NamedTuple
 
 import jax
@@ -123,24 +125,14 @@ class FullyConnected:
         """
         n_in = checks.positive_integer(n_in, "n_in")
         dtype = jnp.result_type(float) if dtype is None else dtype
-        sizes = [n_in] + [self.width] * (self.depth - 1) + [self.n_out]
-        keys = jax.random.split(key, (self.depth, 2))
-        return tuple(
-            Layer(
-                jax.random.normal(key_w, (n_next, n), dtype),
-                jax.random.normal(key_b, (n_next,), dtype),
-            )
-            for (key_w, key_b), n, n_next in zip(
-                keys, sizes[:-1], sizes[1:], strict=True
-            )
-        )
+        return _draw(self._sizes(n_in), jnp.dtype(dtype), key)
 
     def apply(self, params, x) -> jax.Array:
         """The network function f(x) = pre^(L)(x), (N, n_0) -> (N, n_out).
 
         ``ValueError`` where ``params`` or ``x`` do not fit.
         """
-        return self._forward(params, self._check(params, x))[0][-1]
+        return _outputs(self, params, self._check(params, x))
 
     def empirical_ntk(self, params, x, y=None) -> jax.Array:
         r"""Theta(x, y) at ``params``: (N, M), or (N, M, K, K) for K outputs.
@@ -157,6 +149,10 @@ class FullyConnected:
         x = self._check(params, x)
         y = None if y is None else self._check(params, y, "y")
         return _layerwise(self, params, x, y)
+
+    def _sizes(self, n_in: int) -> tuple[int, ...]:
+        """n_0, ..., n_L."""
+        return n_in, *[self.width] * (self.depth - 1), self.n_out
 
     def _forward(self, params, x):
         """All pre-activations pre^(1..L) and activations alpha^(0..L-1)."""
@@ -177,8 +173,8 @@ class FullyConnected:
         if not all(isinstance(layer, Layer) for layer in params):
             raise ValueError("params must be a tuple of Layer(weights, bias)")
         n_in = params[0].weights.shape[-1]
-        sizes = [n_in] + [self.width] * (self.depth - 1) + [self.n_out]
-        expected = list(zip(sizes[1:], sizes[:-1], strict=True))
+        sizes = self._sizes(n_in)
+        expected = list(zip(sizes[1:], sizes, strict=False))
         shapes = [layer.weights.shape for layer in params]
         if shapes != expected:
             raise ValueError(
@@ -191,6 +187,26 @@ class FullyConnected:
                 f"{biases}"
             )
         return checks.inputs(x, name, n_in)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _draw(sizes, dtype, key) -> tuple[Layer, ...]:
+    shapes = [
+        shape
+        for n, n_next in zip(sizes[:-1], sizes[1:], strict=True)
+        for shape in ((n_next, n), (n_next,))
+    ]
+    # One draw cut into pieces: a generator call for each array of each layer
+    # would take longer to compile than the network.
+    ends = list(accumulate(map(prod, shapes)))
+    numbers = jax.random.normal(key, (ends[-1],), dtype)
+    pieces = [
+        piece.reshape(shape)
+        for piece, shape in zip(
+            jnp.split(numbers, ends[:-1]), shapes, strict=True
+        )
+    ]
+    return tuple(map(Layer, pieces[::2], pieces[1::2]))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -210,6 +226,11 @@ def _recursion(s: Nonlinearity, depth: int, beta: float, x, y):
     state = cov, cov.xy, jnp.zeros((), x.dtype)
     cov, theta, error = jax.lax.fori_loop(0, depth - 1, layer, state)
     return Kernels(cov.xy, theta), error
+
+
+@partial(jax.jit, static_argnums=0)
+def _outputs(net: FullyConnected, params, x):
+    return net._forward(params, x)[0][-1]
 
 
 @partial(jax.jit, static_argnums=0)

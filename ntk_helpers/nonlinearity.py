@@ -8,7 +8,7 @@ standardizing and normalizing keep the closed form of the dual.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
@@ -141,16 +141,11 @@ class Nonlinearity:
         dtype = jnp.result_type(*map(checks.floating, (kxx, kyy, kxy)))
         entries = [jnp.asarray(k, dtype) for k in (kxx, kyy, kxy)]
         self._check_covariance(*entries)
-        cov = Covariance.from_entries(*entries)
-        error = jnp.maximum(
-            self.point(entries[0]).error, self.point(entries[1]).error
-        )
+        values, error = _dual(self, *entries)
         finer = self.resolved(error)
         if finer is not self:
             return finer.dual(kxx, kyy, kxy)
-        pair = self.pair(cov)
-        value = (pair.cogap - pair.gap) / 4
-        return self.guarded((value, pair.slope), error)
+        return self.guarded(values, error)
 
     def point(self, k) -> PointMoments:
         """E[s(u)], E[s(u)^2], E[s'(u)^2] for u ~ N(0, k), elementwise."""
@@ -216,6 +211,13 @@ class Nonlinearity:
                 "kxy must satisfy kxy^2 <= kxx kyy, got an excess of "
                 f"{excess.max():.6g} of |kxy| over sqrt(kxx kyy)"
             )
+
+
+@partial(jax.jit, static_argnums=0)
+def _dual(s: Nonlinearity, kxx, kyy, kxy):
+    error = jnp.maximum(s.point(kxx).error, s.point(kyy).error)
+    pair = s.pair(Covariance.from_entries(kxx, kyy, kxy))
+    return ((pair.cogap - pair.gap) / 4, pair.slope), error
 
 
 def _bound(error) -> float:
