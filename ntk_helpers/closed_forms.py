@@ -26,7 +26,7 @@ from .duals import Dual
 from .precision import safe_sqrt
 
 PI = float(np.pi)
-LEGENDRE = [rule.tolist() for rule in np.polynomial.legendre.leggauss(6)]
+LEGENDRE = np.polynomial.legendre.leggauss(6)
 
 
 def _gap(cov: Covariance, square_x, square_y, collinear, drop):
@@ -218,11 +218,10 @@ class Gelu(Dual):
         # Price: dK/dkxy = E[s's']. On a short interval, far from the
         # singularity at sqrt((1+kxx)(1+kyy)) > m + 1/2, six nodes are exact
         # to rounding.
-        short = jnp.minimum(length, 0.2)
-        drop = sum(
-            w / 2 * self._dual(cov.xx, cov.yy, m, short * (1 - t) / 2)[1]
-            for t, w in zip(*LEGENDRE, strict=True)
-        )
+        t, w = (jnp.asarray(rule, m.dtype) for rule in LEGENDRE)
+        inside = jnp.minimum(length, 0.2)[..., None] * (1 - t) / 2
+        spread = (k[..., None] for k in (cov.xx, cov.yy, m))
+        drop = jnp.sum(w / 2 * self._dual(*spread, inside)[1], axis=-1)
         drop = jnp.where(length < 0.2, length * drop, collinear - value)
         gap = _gap(cov, square_x, square_y, collinear, drop)
         cogap = 4 * safe_sqrt(square_x) * safe_sqrt(square_y) - gap

@@ -62,12 +62,15 @@ def to_sphere(x) -> np.ndarray:
 def centred_one_hot(labels, classes: int = 10) -> np.ndarray:
     """Targets (N, classes): 1 - 1/classes for the label, else -1/classes."""
     labels = np.asarray(labels)
-    if labels.ndim != 1 or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"labels must be integers 0, ..., {classes - 1} in one dimension, "
-            f"got shape {labels.shape}"
-        )
-    return np.eye(classes)[labels] - 1 / classes
+    found = f"shape {labels.shape} and dtype {labels.dtype}"
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+        if np.isin(labels, np.arange(classes)).all():
+            return np.eye(classes)[labels] - 1 / classes
+        found = f"values from {labels.min()} to {labels.max()}"
+    raise ValueError(
+        f"labels must be integers 0, ..., {classes - 1} in one dimension, got "
+        f"{found}"
+    )
 
 
 def _shuffled(x, labels):

@@ -38,13 +38,19 @@ class Dual:
 
     def shifted(self, shift: float) -> "Dual":
         """The dual of s - shift."""
-        if hasattr(self, "function"):
-            return replace(self, function=Shifted(self.function, shift))
         return ShiftedDual(self, shift)
 
     def refined(self) -> "Dual | None":
         """A dual accurate at larger variances, or None."""
         return None
+
+
+class FunctionDual(Dual):
+    """Base of the duals that are dataclasses with a field ``function``."""
+
+    def shifted(self, shift: float) -> "Dual":
+        """The dual of s - shift: the same rule for another function."""
+        return replace(self, function=Shifted(self.function, shift))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .covariance import Covariance, PairMoments, PointMoments
-from .duals import Dual, derivative
+from .duals import Dual, FunctionDual, derivative
 from .precision import float64, matmul, safe_sqrt
 
 STEP = 0.04
@@ -101,7 +101,7 @@ class MehlerPair(Dual):
 
 
 @dataclass(frozen=True)
-class HermiteSeries(MehlerPair):
+class HermiteSeries(MehlerPair, FunctionDual):
     """Dual of a smooth ``function`` from ``order`` Hermite coefficients."""
 
     function: Callable

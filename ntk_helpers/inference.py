@@ -49,20 +49,22 @@ def posterior_mean(kernel: Callable, x, y, z, noise: float = 0.0) -> jax.Array:
 
 
 def _factor(kernel, x, y, z, noise):
-    y = checks.inputs(y, "y", last="K")
-    if len(y) != len(x):
-        raise ValueError(
-            f"y must have one row per row of x, {len(x)}, got {len(y)}"
-        )
+    y = checks.targets(y, len(x))
     if checks.is_concrete(noise) and not noise >= 0:
         raise ValueError(f"noise must be >= 0, got {noise}")
     gram = kernel(x)
     gram = gram + noise * jnp.eye(len(gram), dtype=gram.dtype)
     factor = cho_factor(gram, lower=True)
-    if checks.is_concrete(factor[0]) and not jnp.isfinite(factor[0]).all():
+    if checks.is_concrete(gram) and not _definite(gram, factor[0]):
         raise ValueError(
             "kernel(x, x) + noise I must be positive definite, got a matrix "
             f"that is singular in {gram.dtype}; raise noise or remove "
             "repeated inputs"
         )
     return factor, kernel(z, x), y
+
+
+def _definite(gram, lower) -> bool:
+    """Whether the pivots of Cholesky's method are above rounding."""
+    rounding = len(gram) * jnp.finfo(gram.dtype).eps * jnp.diag(gram).max()
+    return bool((jnp.diag(lower) ** 2 > rounding).all())

@@ -7,7 +7,7 @@ standardizing and normalizing keep the closed form of the dual.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ class Nonlinearity:
     ``ntk_helpers.relu``.
     """
 
-    name: str
+    name: str = field(compare=False)
     function: Callable
     dual_form: Dual
     scale: float = 1.0
@@ -68,7 +68,13 @@ class Nonlinearity:
         kinks = np.ravel(checks.finite(np.asarray(kinks, float), "kinks"))
         with float64():
             grid = jnp.linspace(-3, 3, 7)
-            values = jnp.asarray(function(grid))
+            try:
+                values = jax.jit(lambda u: function(u))(grid)
+            except jax.errors.TracerArrayConversionError:
+                raise ValueError(
+                    f"{name} must be a JAX function, got one that needs NumPy "
+                    "arrays: write it with jax.numpy"
+                ) from None
             if values.dtype != grid.dtype:
                 raise ValueError(
                     f"{name} must keep the dtype, expected {grid.dtype}, got "

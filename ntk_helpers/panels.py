@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .covariance import Covariance, PairMoments, PointMoments
-from .duals import Dual, derivative
+from .duals import FunctionDual, derivative
 from .precision import float64, safe_sqrt
 
 REACH = 9.0  # the normal density is below 1e-18 of its peak beyond
@@ -46,7 +46,7 @@ def _divide(numerator, denominator):
 
 
 @dataclass(frozen=True)
-class SplitQuadrature(Dual):
+class SplitQuadrature(FunctionDual):
     """Dual of a continuous ``function`` that is smooth between ``kinks``."""
 
     function: Callable

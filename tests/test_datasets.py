@@ -68,6 +68,12 @@ def test_errors():
         datasets.to_sphere([[1, 1], [0, 1], [2, 2]])
     with pytest.raises(ValueError, match="got 1 constant or non-finite rows"):
         datasets.to_sphere([[np.nan, 1], [0, 1]])
-    for labels in ([[1]], [-1], [10]):
-        with pytest.raises(ValueError, match="labels must be integers 0, ..."):
+    for labels, found in (
+        ([[1]], r"got shape \(1, 1\)"),
+        ([-1, 3], "got values from -1 to 3"),
+        ([10], "got values from 10 to 10"),
+        ([0.5], "dtype float64"),
+        ([], r"shape \(0,\) and dtype float64"),
+    ):
+        with pytest.raises(ValueError, match=found):
             datasets.centred_one_hot(labels)

@@ -80,3 +80,9 @@ def test_errors(infer):
     net = ntk.FullyConnected(2, beta=0)
     with pytest.raises(ValueError, match="singular in float32; raise noise"):
         infer(net.nngp, np.zeros_like(X), TARGETS, Z)
+    # Repeated inputs leave a pivot of rounding size, of either sign.
+    for repeated in range(1, len(X)):
+        twice = np.concatenate([X[:repeated], X[:-repeated]])
+        with pytest.raises(ValueError, match="or remove repeated inputs"):
+            infer(kernel, twice, TARGETS, Z)
+    infer(kernel, twice, TARGETS, Z, noise=1e-3)

@@ -95,6 +95,20 @@ def test_what_is_not_finite_is_refused():
             ntk.Nonlinearity.from_function(function)
 
 
+def test_what_jax_cannot_trace_is_refused():
+    with pytest.raises(ValueError, match="tanh must be a JAX function, got"):
+        ntk.Nonlinearity.from_function(np.tanh)
+
+
+def test_a_name_makes_no_other_nonlinearity():
+    """Nor does it cost another compilation."""
+    one, other = (
+        ntk.Nonlinearity.from_function(jnp.tanh, name=name) for name in "ab"
+    )
+    assert one == other and hash(one) == hash(other)
+    assert one != one.standardized()
+
+
 def test_names():
     assert repr(ntk.relu) == "Nonlinearity(relu)"
     assert repr(ntk.relu.standardized()) == "Nonlinearity(relu, standardized)"
