@@ -54,6 +54,16 @@ def inputs(
     return finite(x, name)
 
 
+def targets(y, rows: int) -> jax.Array:
+    """Return ``y`` as a floating array of shape (N, K) with N = ``rows``."""
+    y = inputs(y, "y", last="K")
+    if len(y) != rows:
+        raise ValueError(
+            f"y must have one row per row of x, {rows}, got {len(y)}"
+        )
+    return y
+
+
 def floating(value) -> jax.Array:
     """Return ``value`` as a JAX array of a floating dtype."""
     value = jnp.asarray(value)
