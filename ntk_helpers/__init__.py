@@ -25,18 +25,34 @@ from .activations import (
     softplus,
     tanh,
 )
+from .dynamics import LinearModel, best_step, linearized, step_limit
 from .empirical import empirical_ntk
+from .flows import GradientDescent, GradientFlow, Momentum
 from .fully_connected import FullyConnected, Kernels
 from .inference import Posterior, posterior, posterior_mean
 from .nonlinearity import Nonlinearity
-from .training import cost, gradient_descent
+from .slider import Slider
+from .slider_pictures import Pictures
+from .slider_plots import Bars, Curves
+from .spectra import Spectrum, spectrum, trace_share
+from .training import cost, gradient_descent, train
 
 __all__ = [
+    "Bars",
+    "Curves",
     "FullyConnected",
+    "GradientDescent",
+    "GradientFlow",
     "Kernels",
+    "LinearModel",
+    "Momentum",
     "Nonlinearity",
+    "Pictures",
     "Posterior",
+    "Slider",
+    "Spectrum",
     "abs",
+    "best_step",
     "cos",
     "cost",
     "datasets",
@@ -47,6 +63,7 @@ __all__ = [
     "gradient_descent",
     "identity",
     "leaky_relu",
+    "linearized",
     "monomial",
     "posterior",
     "posterior_mean",
@@ -55,5 +72,9 @@ __all__ = [
     "silu",
     "sin",
     "softplus",
+    "spectrum",
+    "step_limit",
     "tanh",
+    "trace_share",
+    "train",
 ]

@@ -11,6 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from tqdm import tqdm
 
 from . import checks
@@ -42,16 +43,54 @@ def gradient_descent(
 ):
     """Full-batch gradient descent params <- params - step * grad C.
 
-    ``f(params, x)`` (N, n_0) -> (N, K), ``y`` (N, K). Returns the final
-    parameters and the records: ``record(params)`` at steps 0, ``every``,
-    2 ``every``, ..., stacked along a new first axis of length
-    steps // every + 1 (by default the cost is recorded). Time is step times
-    the number of steps. ``progress`` shows a bar.
+    Arguments and results as in :func:`train`. Time is step times the number
+    of steps. Raises ``ValueError`` where :func:`train` does, or when ``step``
+    is not a positive number.
+    """
+    if checks.is_concrete(step) and not 0 < step < float("inf"):
+        raise ValueError(f"step must be a positive number, got {step}")
+    plan = x, y, steps, record, every, progress
+    return _train(f, params, _descent, step, *plan)
+
+
+def train(
+    f: Callable,
+    params,
+    x,
+    y,
+    optimizer,
+    steps: int,
+    record: Callable | None = None,
+    every: int = 1,
+    progress: bool = False,
+):
+    """Full-batch training on C with any gradient transformation.
+
+    ``f(params, x)`` (N, n_0) -> (N, K), ``y`` (N, K). ``optimizer`` has the
+    interface of optax: ``init(params)`` returns a state and
+    ``update(gradient, state, params)`` what is added to ``params``, and the
+    next state. Build it once: what is compiled is kept for each optimizer.
+
+    Returns the final parameters and the records: ``record(params)`` at steps
+    0, ``every``, 2 ``every``, ..., stacked along a new first axis of length
+    steps // every + 1 (by default the cost is recorded). ``progress`` shows a
+    bar.
 
     Raises ``ValueError`` when ``y`` does not have the shape of the outputs,
-    when ``steps`` is not a multiple of ``every``, or when ``step`` is not a
-    positive number.
+    when ``steps`` is not a multiple of ``every``, or when ``optimizer`` lacks
+    a method.
     """
+    if not all(hasattr(optimizer, name) for name in ("init", "update")):
+        raise ValueError(
+            "optimizer must have the methods init and update of an optax "
+            f"transformation, got {optimizer!r}"
+        )
+    plan = x, y, steps, record, every, progress
+    return _train(f, params, optimizer.update, optimizer.init(params), *plan)
+
+
+def _train(f, params, update, state, x, y, steps, record, every, progress):
+    """The loop of every method: ``update`` is static, ``state`` is traced."""
     x, y = checks.inputs(x), checks.inputs(y, "y", last="K")
     outputs = jax.eval_shape(f, params, x).shape
     if outputs != y.shape:
@@ -64,28 +103,41 @@ def gradient_descent(
         raise ValueError(
             f"steps must be a multiple of every = {every}, got {steps}"
         )
-    if checks.is_concrete(step) and not 0 < step < float("inf"):
-        raise ValueError(f"step must be a positive number, got {step}")
-    record = record or partial(_cost_of, f, x, y)
+    # As a pytree f may hold arrays, those of a linearization, say, without a
+    # compilation for each.
+    f = as_pytree(f)
+    record = record or (lambda params: _recorded_cost(f, params, x, y))
     records = [record(params)]
     # To stdout: a notebook shows stderr as an error.
     rounds = tqdm(range(steps // every), disable=not progress, file=sys.stdout)
     for _ in rounds:
-        params = _descend(f, params, x, y, step, every)
+        params, state = _advance(update, every, f, params, state, x, y)
         records.append(record(params))
     return params, jax.tree.map(lambda *r: jnp.stack(r), *records)
 
 
-def _cost_of(f, x, y, params):
-    return cost(f, params, x, y)
+_recorded_cost = jax.jit(cost)
 
 
-@partial(jax.jit, static_argnums=(0, 5))
-def _descend(f, params, x, y, step, steps):
-    def update(_, params):
+@partial(jax.jit, static_argnums=0)
+def _advance(update, steps, f, params, state, x, y):
+    def advance(_, now):
+        params, state = now
         gradient = jax.grad(cost, argnums=1)(f, params, x, y)
-        return jax.tree.map(
-            lambda p, g: p - jnp.asarray(step, p.dtype) * g, params, gradient
+        change, state = update(gradient, state, params)
+        params = jax.tree.map(
+            lambda p, c: p + jnp.asarray(c, p.dtype), params, change
         )
+        return params, state
 
-    return jax.lax.fori_loop(0, steps, update, params)
+    return jax.lax.fori_loop(0, steps, advance, (params, state))
+
+
+def _descent(gradient, step, params):
+    change = jax.tree.map(lambda g: -jnp.asarray(step, g.dtype) * g, gradient)
+    return change, step
+
+
+def as_pytree(f: Callable) -> Partial:
+    """``f`` as a pytree; one that is a ``Partial`` keeps its own leaves."""
+    return f if isinstance(f, Partial) else Partial(f)
