@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from . import checks
-from .flows import GradientDescent, GradientFlow, Momentum
+from .flows import GradientDescent, GradientFlow, Momentum, cast
 from .inference import Posterior
 from .matrix_functions import stopped, trained
 from .precision import matmul
@@ -47,8 +47,8 @@ class LinearModel:
 
     def __init__(self, kernel: Callable, x, y):
         self.kernel, self.x = kernel, x
-        self.y = checks.targets(y, len(x))
         self.gram = self._evaluated(kernel, x)
+        self.y = checks.targets(y, len(x)).astype(self.gram.dtype)
         self.spectrum = spectrum(self.gram)
 
     def outputs(self, flow: Flow, f_0, z=None, f_0_z=None) -> jax.Array:
@@ -61,14 +61,14 @@ class LinearModel:
             f_t(z) = f_0(z) + Theta(z, X) Theta^{-1} (I - r(Theta)) (Y - f_0).
 
         Source: Jacot, Gabriel and Hongler (2018), section 5; Lee et al.
-        (2019), eqs. 8 to 11. For an array of times use ``jax.vmap``.
+        (2019), section 2.2. For an array of times use ``jax.vmap``.
         Raises ``ValueError`` on shapes that do not fit, non-finite input, and
         outputs that overflow because the step is too large. Warns in float32
         if a part of the residual that matters, more than sqrt(eps) of its
         norm, stays only because its eigenvalues are not resolved.
         """
         residual = self.y - _outputs(f_0, "f_0", self.y.shape)
-        self._inspect(flow, residual)
+        flow = self._ready(flow, residual)
         if z is None and f_0_z is None:
             result = _on_training_set(flow, *self._matrix, self.y, residual)
             return _bounded(result, flow)
@@ -83,17 +83,16 @@ class LinearModel:
         r"""Mean (M, K) and covariance (M, M) at ``z`` over initializations.
 
         If f_0 ~ GP(0, K) with K = ``nngp``, the same for each output, then
-        f_t(z) = f_0(z) + A (Y - f_0(X)) is Gaussian too, with
+        f_t(z) = f_0(z) + A (Y - f_0(X)) is Gaussian too, with mean A Y and
 
             A = Theta(z, X) Theta^{-1} (I - r(Theta))
-            mean = A Y
             covariance = K(z, z) - A K(X, z) - K(z, X) A^T + A K(X, X) A^T.
 
-        Source: Lee et al. (2019), eqs. 13 to 15. If K is Theta and the time
+        Source: Lee et al. (2019), section 2.3. If K is Theta and the time
         infinite this is the posterior of the Gaussian process. Errors and
         warnings as in :meth:`outputs`.
         """
-        self._inspect(flow, self.y)
+        flow = self._ready(flow, self.y)
         cross = self._evaluated(self.kernel, self.x, z)
         prior = [
             self._evaluated(nngp, *points, name="nngp")
@@ -108,7 +107,7 @@ class LinearModel:
 
     def _evaluated(self, kernel, x, z=None, name="kernel"):
         """kernel(x), (N, N), or kernel(z, x), (M, N), checked."""
-        value = kernel(x) if z is None else kernel(z, x)
+        value = checks.floating(kernel(x) if z is None else kernel(z, x))
         shape = (len(x if z is None else z), len(x))
         if value.shape != shape:
             raise ValueError(
@@ -116,10 +115,10 @@ class LinearModel:
                 f"expected shape {shape}, got {value.shape}; of a network "
                 "with several outputs take the kernel of one"
             )
-        return checks.finite(checks.floating(value), name)
+        return checks.finite(value, name)
 
-    def _inspect(self, flow, residual):
-        """Check the flow, and warn where float32 hides directions."""
+    def _ready(self, flow, residual):
+        """The flow in the dtype of the kernel, checked against the model."""
         if not isinstance(flow, Flow):
             raise ValueError(
                 "flow must be a GradientFlow, a GradientDescent or a "
@@ -130,11 +129,16 @@ class LinearModel:
                 f"flow must hold single numbers, got {flow}; map over arrays "
                 "with jax.vmap"
             )
-        values, dtype = self.spectrum.values, self.spectrum.values.dtype
-        if dtype.itemsize >= 8 or not checks.is_concrete(
-            flow, values, residual
+        flow = cast(flow, self.gram.dtype)
+        if self.gram.dtype.itemsize < 8 and checks.is_concrete(
+            flow, self.spectrum, residual
         ):
-            return
+            self._warn(flow, residual)
+        return flow
+
+    def _warn(self, flow, residual):
+        """Say what float32 hides, if it matters."""
+        values, dtype = self.spectrum.values, self.gram.dtype
         still = stopped(flow, self.spectrum)
         coefficients = self.spectrum.coefficients(residual)
         norm = float(jnp.linalg.norm(coefficients))
@@ -146,7 +150,7 @@ class LinearModel:
                 f"eigenvectors, {part / norm:.1e} of its norm, is not "
                 "learnt; use float64 (jax.enable_x64), which resolves them "
                 "unless the kernel is singular",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
@@ -154,7 +158,7 @@ def step_limit(spectrum: Spectrum, momentum: float = 0.0) -> jax.Array:
     """N (1 + momentum)/lambda_max: steps below it converge, above diverge.
 
     For gradient descent and the heavy ball on a quadratic cost; momentum in
-    [0, 1). Source: Polyak (1964), theorem 9.
+    [0, 1). Source: Polyak (1964).
     """
     return len(spectrum.values) * (1 + momentum) / spectrum.values[0]
 
@@ -175,7 +179,7 @@ def linearized(f: Callable, params) -> Callable:
     g(params', x) = f(params, x) + (df/dparams)(params, x) (params' - params),
     to be called, trained and compiled like ``f`` itself. It is a pytree whose
     leaves are ``params``: functions compiled for one are not compiled again
-    for another. Source: Lee et al. (2019), eq. 5.
+    for another. Source: Lee et al. (2019), section 2.2.
     """
     return Partial(_linearized, as_pytree(f), params)
 

@@ -13,23 +13,14 @@ through which a function of a matrix is differentiated, also where
 eigenvalues coincide.
 """
 
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from . import checks
-
-TERMS = 20  # 1/20! is below the rounding of float64
-
-
-class Factors(NamedTuple):
-    """r(rate) and (1 - r(rate))/rate, or derivatives of these two."""
-
-    remaining: jax.Array
-    learnt: jax.Array
+from .factors import Factors, geometric_sum, learnt_difference, power
 
 
 def _flow(cls):
@@ -85,8 +76,8 @@ class GradientFlow:
         # Where r is 0 the gap does not matter, but an infinite time does.
         gap = jnp.where(low.remaining > 0, a - b, 1)
         remaining = -low.remaining * self.factors(gap).learnt
-        learnt = _learnt_difference(
-            a, b, remaining, low.learnt, self.time, lambda _: self.time
+        learnt = learnt_difference(
+            a, b, remaining, low.learnt, self.time, lambda _: 1
         )
         return Factors(remaining, learnt)
 
@@ -120,8 +111,8 @@ class GradientDescent:
     def factors(self, rate) -> Factors:
         """r and (1 - r)/rate at rates >= 0, of any shape."""
         u = self.step * rate
-        learnt = self.step * _geometric_sum(u, self.steps)
-        return Factors(_power(u, self.steps), learnt)
+        learnt = self.step * geometric_sum(u, self.steps)
+        return Factors(power(u, self.steps), learnt)
 
     def differences(self, a, b) -> Factors:
         """Divided differences of both factors between rates a and b."""
@@ -133,15 +124,15 @@ class GradientDescent:
         v = jnp.where(
             larger == 1, 0, gap / jnp.where(larger == 1, 1, 1 - larger)
         )
-        power = _power(larger, jnp.maximum(self.steps - 1, 0))
-        remaining = -self.step * power * _geometric_sum(v, self.steps)
-        learnt = _learnt_difference(
+        first = power(larger, jnp.maximum(self.steps - 1, 0))
+        remaining = -self.step * first * geometric_sum(v, self.steps)
+        learnt = learnt_difference(
             a,
             b,
             remaining,
             self.factors(b).learnt,
             self.duration,
-            lambda m: self.step * (self.steps - m),
+            lambda m: 1 - m / jnp.maximum(self.steps, 1),
         )
         return Factors(remaining, learnt)
 
@@ -152,14 +143,14 @@ class GradientDescent:
 
 @_flow
 class Momentum:
-    """Heavy ball from rest: Polyak (1964), eq. 9.
+    """Heavy ball, started at rest. Source: Polyak (1964).
 
     params_{j+1} = params_j - step grad C + momentum (params_j - params_{j-1})
     with params_{-1} = params_0, hence r_{-1} = r_0 = 1 and
 
-        r_{j+1} = (1 + momentum - step rate) r_j - momentum r_{j-1}.
+        r_{j+1} = r_j - step rate r_j + momentum (r_j - r_{j-1}).
 
-    A pytree. Raises ``ValueError`` unless the step is a positive number, the
+    Rounding adds up to at most steps eps. A pytree. Raises ``ValueError`` unless the step is a positive number, the
     momentum lies in [0, 1) and ``steps`` is an integer >= 0.
     """
 
@@ -207,81 +198,41 @@ class Momentum:
     def _recursion(self, a, b):
         """Factors at b, and divided differences by the Leibniz rule.
 
-        Each line is the recursion of r with an inhomogeneity of its own; none
-        subtracts numbers that are nearly equal.
+        In the form of a velocity, which does not move at rate 0; none of the
+        lines subtracts numbers that are nearly equal.
         """
-        at_a, at_b = (1 + self.momentum - self.step * rate for rate in (a, b))
 
         def advance(_, state):
-            last, now = state
-            old_r, old_s, old_dr, old_ds = (self.momentum * v for v in last)
-            r, s, dr, ds = now
-            following = (
-                at_b * r - old_r,
-                at_b * s - old_s + self.step,
-                at_a * dr - old_dr - self.step * r,
-                at_a * ds - old_ds - self.step * s,
+            (r, s, dr, ds), velocity = state
+            force = -b * r, r, -a * dr - r, -a * ds - s
+            velocity = tuple(
+                self.momentum * v + self.step * f
+                for v, f in zip(velocity, force, strict=True)
             )
-            return now, following
+            now = tuple(map(jnp.add, (r, s, dr, ds), velocity))
+            return now, velocity
 
-        zero = jnp.zeros_like(at_a + at_b)
-        start = zero + 1, zero, zero, zero
-        _, end = jax.lax.fori_loop(0, self.steps, advance, (start, start))
-        return Factors(*end[:2]), Factors(*end[2:])
-
-
-def _power(u, k):
-    """(1 - u)^k for u >= 0 and an integer k >= 0."""
-    sign = jnp.where((u > 1) & (k % 2 == 1), -1, 1)
-    return sign * jnp.exp(k * _log_distance(u))
+        zero = 0 * (a + b)
+        start = (zero + 1, zero, zero, zero), (zero,) * 4
+        (r, s, dr, ds), _ = jax.lax.fori_loop(0, self.steps, advance, start)
+        return Factors(r, s), Factors(dr, ds)
 
 
-def _geometric_sum(u, k):
-    """(1 - (1 - u)^k)/u = 1 + (1 - u) + ... + (1 - u)^{k-1}, u >= 0."""
-    exponent = k * _log_distance(u)
-    odd = (u > 1) & (k % 2 == 1)
-    total = jnp.where(odd, 1 + jnp.exp(exponent), -jnp.expm1(exponent))
-    return jnp.where(u == 0, k, total / jnp.where(u == 0, 1, u))
-
-
-def _log_distance(u):
-    """log|1 - u|, accurate near u = 0 and 2; -1e4 for -inf at u = 1."""
-    inside = u < 1
-    near_0 = jnp.log1p(-jnp.where(inside, u, 0))
-    near_2 = jnp.log1p(jnp.where(u > 1, u - 2, 0))
-    return jnp.where(u == 1, -1e4, jnp.where(inside, near_0, near_2))
+def cast(flow, dtype):
+    """``flow`` with its real numbers in ``dtype``, whatever they came in."""
+    return replace(
+        flow,
+        **{
+            name: jnp.asarray(value, int if name == "steps" else dtype)
+            for name, value in vars(flow).items()
+        },
+    )
 
 
 def _slope_in_step(flow, rate) -> Factors:
     """Derivatives in the step size; r depends on step * rate alone."""
     slope = flow.differences(rate, rate).remaining / flow.step
     return Factors(rate * slope, -slope)
-
-
-def _learnt_difference(high, low, remaining, learnt, total, ratio):
-    r"""s[high, low] of s = (1 - r)/rate, from r[high, low] and s(low).
-
-    rate s(rate) = 1 - r(rate) gives high s[high, low] + s(low) = -r[high,
-    low]. That cancels where total * high is small, total = s(0); there the
-    power series s(a) = sum_m c_m a^m, c_m = -c_{m-1} ratio(m)/(m + 1), gives
-    s[a, b] = sum_m c_m (a^{m-1} + a^{m-2} b + ... + b^{m-1}).
-    """
-    small = total * high < 1
-    quotient = -(learnt + remaining) / jnp.where(small, 1, high)
-    a, b = (jnp.where(small, rate, 0) for rate in (high, low))
-    finite = jnp.where(small, total, 0)
-
-    def add(m, state):
-        coefficient, power, powers, series = state
-        coefficient = -coefficient * ratio(m) / (m + 1)
-        series = series + coefficient * powers
-        power = power * b
-        return coefficient, power, powers * a + power, series
-
-    one = jnp.ones_like(a)
-    start = finite, one, one, jnp.zeros_like(a)
-    series = jax.lax.fori_loop(1, TERMS, add, start)[-1]
-    return jnp.where(small, series, quotient)
 
 
 def _check_step(step):
@@ -294,7 +245,7 @@ def _check_step(step):
 
 
 def _check_steps(steps):
-    largest = np.iinfo(jax.dtypes.canonicalize_dtype(int)).max
+    largest = jnp.iinfo(jnp.result_type(int)).max
     _check(
         steps,
         "steps",

@@ -7,7 +7,7 @@ always do for points placed symmetrically. A function of the matrix has one.
 import jax
 import jax.numpy as jnp
 
-from .flows import Factors
+from .factors import Factors
 from .precision import matmul
 from .spectra import Spectrum
 
@@ -35,8 +35,7 @@ def trained(flow, gram, spectrum: Spectrum, b) -> Factors:
     with g either factor and V the eigenvectors (Higham 2008, theorem 3.11),
     at constant rank if there are stopped directions.
     """
-    flow = _cast(flow, b.dtype)
-    rates, factors, _ = _factors(flow, spectrum)
+    _, factors, _ = _factors(flow, spectrum)
     coefficients = matmul(spectrum.vectors.T, b)
     return Factors(
         *(matmul(spectrum.vectors, f[:, None] * coefficients) for f in factors)
@@ -47,7 +46,7 @@ def trained(flow, gram, spectrum: Spectrum, b) -> Factors:
 def _trained_jvp(primals, tangents):
     flow, gram, spectrum, b = primals
     flow_dot, gram_dot, _, b_dot = tangents
-    flow, vectors = _cast(flow, b.dtype), spectrum.vectors
+    vectors = spectrum.vectors
     c, c_dot = (matmul(vectors.T, side) for side in (b, b_dot))
     # The symmetric part of 2/N V^T (d gram) V.
     rates_dot = matmul(vectors.T, matmul(gram_dot + gram_dot.T, vectors))
@@ -95,13 +94,3 @@ def _differences(flow, rates, factors, moving):
     return Factors(
         *(jnp.where(both, i, o) for i, o in zip(inner, outer, strict=True))
     )
-
-
-def _cast(flow, dtype):
-    """The flow with its real numbers in ``dtype``, whatever they came in."""
-
-    def cast(leaf):
-        integer = jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
-        return jnp.asarray(leaf) if integer else jnp.asarray(leaf, dtype)
-
-    return jax.tree.map(cast, flow)

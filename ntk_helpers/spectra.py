@@ -104,9 +104,12 @@ def spectrum(gram) -> Spectrum:
     if checks.is_concrete(gram):
         smallest, rounding = float(result.values[-1]), float(result.rounding)
         if smallest < -rounding:
+            dtype = gram.dtype
+            advice = "; try float64" if dtype.itemsize < 8 else ""
             raise ValueError(
                 "gram must be positive semidefinite, got an eigenvalue "
-                f"{smallest:.3g}, below minus the rounding {rounding:.3g}"
+                f"{smallest:.3g}, below minus the rounding {rounding:.3g} of "
+                f"{dtype}{advice}"
             )
     return result
 
