@@ -39,6 +39,8 @@ FILE_NAME = re.compile(r"\S+\.(?:png|svg|jpe?g|gif|webp)$", re.IGNORECASE)
 RAW_MARKUP = re.compile(
     r"\\[a-zA-Z]{2,}|\\[(\[]|\$\$|\$[^\s$][^$]*\$|\{[a-z:-]+\}`|:::|```"
 )
+# What a slider's panel shows before its script runs: "" is no path.
+DRAWN = '[role=img] :is(path[d^="M"][data-moves], [data-moves] image[href])'
 
 
 @cache
@@ -136,6 +138,28 @@ def doubled_scripts(page):
     return wrong
 
 
+def poor_sliders(page):
+    """Sliders that leave somebody out: see each line."""
+    wrong = []
+    for control in page.select("article input[type=range]"):
+        slider = control.find_parent(class_="ntk-slider")
+        if slider is None:
+            wrong.append("a slider that is not the package's")
+            continue
+        if not control.find_parent("label") or not control.parent.text.strip():
+            wrong.append("a slider without a label")
+        picture = slider.select_one("[role=img]")
+        words = picture.get("aria-label", "") if picture else ""
+        if len(words.split()) < 3 or RAW_MARKUP.search(words):
+            wrong.append(f"a slider's text alternative is {words!r}")
+        if not slider.select(DRAWN):
+            wrong.append("a slider that shows nothing without a script")
+        size = len(str(slider).encode())
+        if size > 100_000:
+            wrong.append(f"a slider of {size} bytes")
+    return wrong
+
+
 CHECKS = [
     outside_resources,
     broken_links,
@@ -143,6 +167,7 @@ CHECKS = [
     raw_markup,
     error_output,
     doubled_scripts,
+    poor_sliders,
 ]
 
 
@@ -178,6 +203,10 @@ def test_formulas_need_no_network():
             assert len(scripts) == 1, path.name
 
 
+SLIDER = """<div class="ntk-slider">
+<div role="img" aria-label="A line that falls."><path data-moves d="M0 0L1 1">
+</div><label>time t <input type="range" max="9"></label></div>"""
+
 BAD = [
     (outside_resources, '<script src="https://cdn.example/a.js"></script>'),
     (outside_resources, '<link rel="stylesheet" href="//cdn.example/a.css">'),
@@ -211,9 +240,23 @@ BAD = [
     (error_output, '<div class="output stderr"><pre>oh</pre></div>'),
     (doubled_scripts, '<script src="a.js"></script><script src="a.js?v=1">'),
     (doubled_scripts, "<script>let a = 1</script><script>let a = 1</script>"),
+    *(
+        (poor_sliders, f"<article>{SLIDER.replace(good, bad)}</article>")
+        for good, bad in (
+            ("ntk-slider", "slider"),
+            ("time t", ""),
+            ("label>", "p>"),
+            ("A line that falls.", ""),
+            ("A line that falls.", "line 1"),
+            ("A line that falls.", "the curve $f_t$ falls"),
+            ("M0 0L1 1", ""),
+            ("</div><label>", "</div><script>" + 100_000 * "1" + "</script>"),
+        )
+    ),
 ]
 
-GOOD = r"""
+GOOD = (
+    r"""
 <title>A page</title><script src="a.js"></script><script>let a = 1</script>
 <style>p { background: url("a.png") }</style>
 <article id="top"><a href="#top">up</a><a href="other.html#there">x</a>
@@ -221,6 +264,8 @@ GOOD = r"""
 <p>It costs $5 <span class="math">\(\beta\)</span> <code>{ref}`x`</code></p>
 <img src="a.png" alt="A falling line, then a plateau."></article>
 """
+    + f"<article>{SLIDER}</article>"
+)
 
 
 @pytest.fixture
