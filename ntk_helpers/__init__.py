@@ -25,12 +25,24 @@ from .activations import (
     softplus,
     tanh,
 )
+from .depth_profile import DepthProfile, depth_profile
 from .dynamics import LinearModel, best_step, linearized, step_limit
 from .empirical import empirical_ntk
 from .flows import GradientDescent, GradientFlow, Momentum
 from .fully_connected import FullyConnected, Kernels
 from .inference import Posterior, posterior, posterior_mean
 from .nonlinearity import Nonlinearity
+from .regimes import (
+    MeanField,
+    characteristic_value,
+    correlation_map,
+    critical_beta,
+    depth_scale,
+    fixed_point,
+    freeze_bound,
+    mean_field,
+    regime,
+)
 from .slider import Slider
 from .slider_pictures import Pictures
 from .slider_plots import Bars, Curves
@@ -40,11 +52,13 @@ from .training import cost, gradient_descent, train
 __all__ = [
     "Bars",
     "Curves",
+    "DepthProfile",
     "FullyConnected",
     "GradientDescent",
     "GradientFlow",
     "Kernels",
     "LinearModel",
+    "MeanField",
     "Momentum",
     "Nonlinearity",
     "Pictures",
@@ -53,20 +67,29 @@ __all__ = [
     "Spectrum",
     "abs",
     "best_step",
+    "characteristic_value",
+    "correlation_map",
     "cos",
     "cost",
+    "critical_beta",
     "datasets",
+    "depth_profile",
+    "depth_scale",
     "empirical_ntk",
     "erf",
     "exp",
+    "fixed_point",
+    "freeze_bound",
     "gelu",
     "gradient_descent",
     "identity",
     "leaky_relu",
     "linearized",
+    "mean_field",
     "monomial",
     "posterior",
     "posterior_mean",
+    "regime",
     "relu",
     "sigmoid",
     "silu",

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
-from .closed_forms import Cos, Erf, Exp, Gelu, LinearPlusAbs, Sin
+from .error_functions import Erf, Gelu
 from .hermite import HermiteSeries, Monomial
 from .nonlinearity import Nonlinearity
+from .piecewise import LinearPlusAbs
+from .waves import Cos, Exp, Sin
 
 
 def _same(u):
@@ -27,7 +29,7 @@ erf = Nonlinearity("erf", jax.lax.erf, Erf())
 sin = Nonlinearity("sin", jnp.sin, Sin())
 cos = Nonlinearity("cos", jnp.cos, Cos())
 exp = Nonlinearity("exp", jnp.exp, Exp())
-gelu = Nonlinearity("gelu", partial(jax.nn.gelu, approximate=False), Gelu())
+gelu = Nonlinearity("gelu", Gelu.function, Gelu())
 tanh = Nonlinearity("tanh", jnp.tanh, HermiteSeries(jnp.tanh, 128))
 sigmoid = Nonlinearity(
     "sigmoid", jax.nn.sigmoid, HermiteSeries(jax.nn.sigmoid, 96)

@@ -40,6 +40,10 @@ class Dual:
         """The dual of s - shift."""
         return ShiftedDual(self, shift)
 
+    def of_derivative(self) -> "Dual":
+        """The dual of s', for moments of s' beyond E[s'(u)s'(v)]."""
+        raise NotImplementedError
+
     def refined(self) -> "Dual | None":
         """A dual accurate at larger variances, or None."""
         return None
@@ -52,6 +56,21 @@ class FunctionDual(Dual):
         """The dual of s - shift: the same rule for another function."""
         return replace(self, function=Shifted(self.function, shift))
 
+    def of_derivative(self) -> "Dual":
+        """The dual of s': the same rule for the derivative."""
+        return replace(self, function=Derivative(self.function))
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """The function u -> function'(u), comparable and hashable."""
+
+    function: Callable
+
+    def __call__(self, u):
+        """function'(u)."""
+        return derivative(self.function, u)
+
 
 @dataclass(frozen=True)
 class ShiftedDual(Dual):
@@ -63,6 +82,10 @@ class ShiftedDual(Dual):
 
     dual: Dual
     shift: float
+
+    def of_derivative(self) -> Dual:
+        """The dual of s', which knows no shift."""
+        return self.dual.of_derivative()
 
     def point(self, k):
         """Moments of one input of variance ``k``."""
@@ -85,3 +108,14 @@ class ShiftedDual(Dual):
         # variances, the second for variances of different orders.
         gap = raw.gap + cov.clean(jnp.where(cov.similar, near, far))
         return PairMoments(gap, 4 * after[0] * after[1] - gap, raw.slope)
+
+
+def gap_of(cov: Covariance, square_x, square_y, collinear, drop):
+    """The gap 2 (sqrt(Kxx Kyy) - Kxy) from its two parts.
+
+    With m = sqrt(kxx kyy) it is 2 (sqrt(Kxx Kyy) - K(m)) + 2 (K(m) - K(m c)),
+    c = cos(theta). The first part vanishes at equal variances; ``drop``, the
+    second, is to keep its relative accuracy as theta -> 0.
+    """
+    offset = safe_sqrt(square_x) * safe_sqrt(square_y) - collinear
+    return 2 * cov.clean(offset) + 2 * drop

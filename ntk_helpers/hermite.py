@@ -164,17 +164,26 @@ class HermiteSeries(MehlerPair, FunctionDual):
 
 @dataclass(frozen=True)
 class Monomial(MehlerPair):
-    """u^p; its series is finite: a_j(k) = k^{p/2} E[z^p h_j(z)]."""
+    """factor u^p; its series is finite: a_j = factor k^{p/2} E[z^p h_j]."""
 
     power: int
+    factor: float = 1.0
+
+    def of_derivative(self) -> "Monomial":
+        """The dual of factor p u^(p-1)."""
+        return Monomial(max(self.power - 1, 0), self.factor * self.power)
 
     def coefficients(self, k):
-        """a_j(k) of u^p and of p u^(p-1), j <= p."""
+        """a_j(k) of factor u^p and of its derivative, j <= p."""
         p, root = self.power, safe_sqrt(k)[..., None]
+        lower = max(p - 1, 0)
         value = np.array([_monomial_coefficient(p, j) for j in range(p + 1)])
-        slope = np.array([_monomial_coefficient(p - 1, j) for j in range(p)])
+        slope = np.array(
+            [_monomial_coefficient(lower, j) for j in range(lower + 1)]
+        )
         value, slope = (jnp.asarray(a, k.dtype) for a in (value, slope))
-        return root**p * value, p * root ** (p - 1) * slope
+        front = self.factor, self.factor * p
+        return front[0] * root**p * value, front[1] * root**lower * slope
 
     def point(self, k):
         """Moments of one input of variance ``k``."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import checks
 from .covariance import Covariance, PairMoments, PointMoments
-from .duals import Dual, Shifted, derivative
+from .duals import Derivative, Dual, Shifted, derivative
 from .hermite import HermiteSeries
 from .panels import SplitQuadrature
 from .precision import float64
@@ -104,6 +104,18 @@ class Nonlinearity:
     def derivative(self, u):
         """s'(u), entry by entry."""
         return self.scale * derivative(self.function, checks.floating(u))
+
+    def differentiated(self) -> "Nonlinearity":
+        """The nonlinearity s': its moments are those of s''s derivative.
+
+        Where s has kinks, s' jumps and E[s''(u)s''(v)] has no meaning.
+        """
+        return replace(
+            self,
+            name=f"derivative of {self.name}",
+            function=Derivative(self.function),
+            dual_form=self.dual_form.of_derivative(),
+        )
 
     def __repr__(self):
         return f"Nonlinearity({self.name})"
