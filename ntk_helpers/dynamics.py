@@ -35,8 +35,8 @@ class LinearModel:
 
     Everything it returns has a derivative with respect to the kernel, the
     data and the flow, also where eigenvalues coincide: that of a function of
-    a matrix (Higham 2008, theorem 3.11, after Daleckii and Krein). A second
-    derivative needs distinct eigenvalues and is NaN without.
+    a matrix (Higham 2008, theorem 3.11, after Daleckii and Krein). Second
+    derivatives need distinct eigenvalues and are NaN without.
 
     Eigenvalues that are not resolved (``spectrum.resolved``) are never
     inverted. Once rounding would decide what happens along their eigenvectors

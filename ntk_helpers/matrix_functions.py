@@ -33,7 +33,8 @@ def trained(flow, gram, spectrum: Spectrum, b) -> Factors:
         V (D o (V^T E V)) V^T b,    D_ij = g[rate_i, rate_j],
 
     with g either factor and V the eigenvectors (Higham 2008, theorem 3.11),
-    at constant rank if there are stopped directions.
+    at constant rank if there are stopped directions. The second derivative
+    needs eigenvalues that differ by sqrt(eps) lambda_max, and is NaN if not.
     """
     _, factors, _ = _factors(flow, spectrum)
     coefficients = matmul(spectrum.vectors.T, b)
@@ -46,6 +47,7 @@ def trained(flow, gram, spectrum: Spectrum, b) -> Factors:
 def _trained_jvp(primals, tangents):
     flow, gram, spectrum, b = primals
     flow_dot, gram_dot, _, b_dot = tangents
+    spectrum = _simple(spectrum)
     vectors = spectrum.vectors
     c, c_dot = (matmul(vectors.T, side) for side in (b, b_dot))
     # The symmetric part of 2/N V^T (d gram) V.
@@ -67,6 +69,26 @@ def _trained_jvp(primals, tangents):
         change = change + matmul(differences[i] * rates_dot, c)
         results_dot.append(matmul(vectors, change))
     return trained(*primals), Factors(*results_dot)
+
+
+@jax.custom_jvp
+def _simple(spectrum):
+    """The spectrum; its derivative is NaN where eigenvalues coincide.
+
+    That of eigh would be noise there, since they coincide up to rounding.
+    Only second derivatives of :func:`trained` come this way.
+    """
+    return spectrum
+
+
+@_simple.defjvp
+def _simple_jvp(primals, tangents):
+    (spectrum,), (spectrum_dot,) = primals, tangents
+    values = spectrum.values
+    tolerance = jnp.finfo(values.dtype).eps ** 0.5 * values[0]
+    simple = (values[:-1] - values[1:] > tolerance).all()
+    scale = jnp.where(simple, 1, jnp.nan)
+    return spectrum, jax.tree.map(lambda dot: scale * dot, spectrum_dot)
 
 
 def _factors(flow, spectrum):

@@ -49,6 +49,7 @@ def gradient_descent(
     """
     if checks.is_concrete(step) and not 0 < step < float("inf"):
         raise ValueError(f"step must be a positive number, got {step}")
+    step = jnp.asarray(step, float)
     plan = x, y, steps, record, every, progress
     return _train(f, params, _descent, step, *plan)
 
@@ -134,7 +135,7 @@ def _advance(update, steps, f, params, state, x, y):
 
 
 def _descent(gradient, step, params):
-    change = jax.tree.map(lambda g: -jnp.asarray(step, g.dtype) * g, gradient)
+    change = jax.tree.map(lambda g: -step.astype(g.dtype) * g, gradient)
     return change, step
 
 

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ntk_helpers as ntk
@@ -102,6 +103,83 @@ def test_network(x64):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+def quadratic(update, steps):
+    """Parameters of the linear model in NumPy, ``update`` on its gradient."""
+    w, b = (np.asarray(start()[name], float) for name in ("w", "b"))
+    theta, features = np.vstack([w, b]), np.c_[X, np.ones(6)]
+    state, thetas = None, [theta]
+    for k in range(steps):
+        gradient = 2 / 6 * features.T @ (features @ theta - Y)
+        change, state = update(gradient, state, k)
+        theta = theta + change
+        thetas.append(theta)
+    return thetas
+
+
+def heavy_ball(gradient, velocity, k):
+    velocity = -0.1 * gradient + (0.8 * velocity if k else 0)
+    return velocity, velocity
+
+
+def adam(gradient, state, k):
+    """Kingma and Ba (2015), algorithm 1."""
+    mean, square = state if k else (0, 0)
+    mean = 0.9 * mean + 0.1 * gradient
+    square = 0.999 * square + 0.001 * gradient**2
+    corrected = mean / (1 - 0.9 ** (k + 1))
+    scale = np.sqrt(square / (1 - 0.999 ** (k + 1))) + 1e-8
+    return -0.1 * corrected / scale, (mean, square)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "update"),
+    (
+        (optax.sgd(0.1, momentum=0.8), heavy_ball),
+        (optax.adam(0.1), adam),
+    ),
+    ids=("heavy ball", "adam"),
+)
+def test_train_is_the_loop(x64, optimizer, update):
+    """State and parameters go on from one record to the next."""
+    params, records = ntk.train(
+        linear, start(), X, Y, optimizer, 9, record=lambda p: p, every=3
+    )
+    expected = quadratic(update, 9)
+    got = np.concatenate([records["w"], records["b"][:, None]], axis=1)
+    np.testing.assert_allclose(got, expected[::3], atol=1e-12)
+    np.testing.assert_array_equal(params["w"], records["w"][-1])
+
+
+def test_train_needs_no_optax(dtype):
+    """Any object with init and update will do; dtypes are kept."""
+
+    class Descent:
+        def init(self, params):
+            return jnp.zeros((), int)
+
+        def update(self, gradient, state, params):
+            change = jax.tree.map(lambda g: -jnp.float32(0.1) * g, gradient)
+            return change, state + 1
+
+    x, y = X.astype(dtype), Y.astype(dtype)
+    params, costs = ntk.train(linear, start(dtype), x, y, Descent(), 5)
+    expected, _ = ntk.gradient_descent(
+        linear, start(dtype), x, y, float(np.float32(0.1)), 5
+    )
+    assert params["w"].dtype == dtype and costs.shape == (6,)
+    np.testing.assert_allclose(params["w"], expected["w"], rtol=1e-6)
+
+
+def test_another_step_is_not_compiled_again(x64, caplog):
+    with jax.log_compiles(), caplog.at_level("DEBUG"):
+        jax.clear_caches()
+        for step, text in ((0.1, "_advance"), (0.2, ""), (1, "")):
+            caplog.clear()
+            ntk.gradient_descent(linear, start(), X, Y, step, 4, every=2)
+            compiled = caplog.text.split("Compiling ")[1:]
+            assert len(compiled) == 0 if not text else text in str(compiled)
+
+
 def test_progress_shows_a_bar(capsys):
     ntk.gradient_descent(linear, start(), X, Y, 0.1, steps=2, progress=True)
     assert "2/2" in "".join(capsys.readouterr())
@@ -127,3 +205,12 @@ def test_errors(changed, message):
     arguments = {"x": X, "y": Y, "step": 0.1, "steps": 10} | changed
     with pytest.raises(ValueError, match=message):
         ntk.gradient_descent(linear, start(), **arguments)
+
+
+def test_errors_of_train():
+    with pytest.raises(ValueError, match="init and update .* got 0.1"):
+        ntk.train(linear, start(), X, Y, 0.1, 5)
+    with pytest.raises(ValueError, match=r"shape of f, \(6, 2\), got"):
+        ntk.train(linear, start(), X, Y[:, :1], optax.sgd(0.1), 5)
+    with pytest.raises(ValueError, match="a multiple of every = 2, got 5"):
+        ntk.train(linear, start(), X, Y, optax.sgd(0.1), 5, every=2)
