@@ -173,8 +173,8 @@ class Slider:
             heads = "".join(f"<th>{escape(name)}</th>" for name in columns)
             rows = ""
             for k, frame in enumerate(frames):
-                cells = (float(f"{c[k]:.3g}") for c in columns.values())
-                cells = "".join(f"<td>{text_of(cell)}</td>" for cell in cells)
+                cells = (text_of(c[k], 3) for c in columns.values())
+                cells = "".join(f"<td>{cell}</td>" for cell in cells)
                 head = f"<th>{escape(self.texts[frame])}</th>"
                 rows += f"<tr>{head}{cells}</tr>"
             tables += (

@@ -43,9 +43,9 @@ def numbers(value, name: str, *shapes: str) -> np.ndarray:
     return checks.finite(value.astype(float), name)
 
 
-def text_of(number: float) -> str:
+def text_of(number: float, digits: int = 10) -> str:
     """A number as a tick or a table shows it, with a true minus sign."""
-    return f"{number:.10g}".replace("-", "\N{MINUS SIGN}")
+    return f"{number:.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
 def stored(positions) -> str:

@@ -228,7 +228,7 @@ class Pictures:
     def _scale(self):
         picked = self.palette[np.linspace(0, self.levels - 1, 9).astype(int)]
         colours = ",".join(f"#{bytes(c.tolist()).hex()}" for c in picked)
-        low, high = (text_of(float(f"{end:.3g}")) for end in self.ends)
+        low, high = (text_of(end, 3) for end in self.ends)
         return (
             f'<div class="ntk-scale"><span>{low}</span>'
             f'<i style="background:linear-gradient(90deg,{colours})"></i>'

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .slider_axes import LETTER, LEVELS, WIDTH, Axis, numbers
+from .slider_axes import LETTER, LEVELS, WIDTH, Axis, numbers, text_of
 from .slider_paths import Path, Plot
 
 CURVES = 5  # the style sheet's colours with contrast enough
@@ -123,7 +123,7 @@ class Curves(Plot):
         x = np.ravel(self.x)
         places = np.unique(np.linspace(0, len(x) - 1, 5).astype(int))
         return {
-            f"{name} at {x[place]:.3g}": curve[frames, place]
+            f"{name} at {text_of(x[place], 3)}": curve[frames, place]
             for name, curve in self.arrays.items()
             if curve.ndim == 2
             for place in places
