@@ -55,10 +55,11 @@ class LinearModel:
         r"""Outputs after training, started from the outputs ``f_0`` (N, K).
 
         On the training set, (N, K), and at ``z`` (M, ...), where the outputs
-        at the start are ``f_0_z`` (M, K), with r the factor of the flow:
+        at the start are ``f_0_z`` (M, K). With d the decay of the flow, a
+        function of the matrix 2 Theta(X, X)/N,
 
-            f_t(X) = Y - r(Theta) (Y - f_0)
-            f_t(z) = f_0(z) + Theta(z, X) Theta^{-1} (I - r(Theta)) (Y - f_0).
+            f_t(X) = Y - d (Y - f_0)
+            f_t(z) = f_0(z) + Theta(z, X) Theta^{-1} (I - d) (Y - f_0).
 
         Source: Jacot, Gabriel and Hongler (2018), section 5; Lee et al.
         (2019), section 2.2. For an array of times use ``jax.vmap``.
@@ -85,7 +86,7 @@ class LinearModel:
         If f_0 ~ GP(0, K) with K = ``nngp``, the same for each output, then
         f_t(z) = f_0(z) + A (Y - f_0(X)) is Gaussian too, with mean A Y and
 
-            A = Theta(z, X) Theta^{-1} (I - r(Theta))
+            A = Theta(z, X) Theta^{-1} (I - d)
             covariance = K(z, z) - A K(X, z) - K(z, X) A^T + A K(X, X) A^T.
 
         Source: Lee et al. (2019), section 2.3. If K is Theta and the time

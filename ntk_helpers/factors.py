@@ -13,7 +13,7 @@ TERMS = 20  # 1/20! is below the rounding of float64
 
 
 class Factors(NamedTuple):
-    """r(rate) and (1 - r(rate))/rate, or derivatives of these two."""
+    """d(rate), the decay, and (1 - d(rate))/rate, or their derivatives."""
 
     remaining: jax.Array
     learnt: jax.Array
@@ -34,9 +34,9 @@ def geometric_sum(u, k):
 
 
 def learnt_difference(high, low, remaining, learnt, total, ratio):
-    r"""s[high, low] of s = (1 - r)/rate, from r[high, low] and s(low).
+    r"""s[high, low] of s = (1 - d)/rate, from d[high, low] and s(low).
 
-    rate s(rate) = 1 - r(rate) gives high s[high, low] + s(low) = -r[high,
+    rate s(rate) = 1 - d(rate) gives high s[high, low] + s(low) = -d[high,
     low]. That cancels where total * high is small, total = s(0). There, with
     u = total * rate, the power series s = total * sum_m c_m u^m, c_0 = 1 and
     c_m = -c_{m-1} ratio(m)/(m + 1), gives

@@ -1,9 +1,9 @@
 r"""Closed forms of training, one eigendirection at a time.
 
 In a model that is linear in its parameters, training multiplies the residual
-along an eigenvector of the kernel by a number r that depends on the *rate*
+along an eigenvector of the kernel by a *decay* d that depends on the *rate*
 2 lambda/N of that direction alone, lambda being the eigenvalue. A flow is
-this function of the rate. It comes with (1 - r)/rate, which carries what was
+this function of the rate. It comes with (1 - d)/rate, which carries what was
 learnt to other points, in a form that does not cancel at small rates; and with
 the divided differences of both functions,
 
@@ -44,7 +44,7 @@ def _flow(cls):
 
 @_flow
 class GradientFlow:
-    """Gradient flow up to ``time`` in [0, inf]: r = exp(-time rate).
+    """Gradient flow up to ``time`` in [0, inf]: d = exp(-time rate).
 
     A pytree: an array of times goes through ``jax.vmap``. Raises
     ``ValueError`` on a time that is negative or NaN.
@@ -62,7 +62,7 @@ class GradientFlow:
         return self.time
 
     def factors(self, rate) -> Factors:
-        """r and (1 - r)/rate at rates >= 0, of any shape."""
+        """d and (1 - d)/rate at rates >= 0, of any shape."""
         positive = rate > 0
         exponent = -self.time * jnp.where(positive, rate, 1)
         learnt = -jnp.expm1(exponent) / jnp.where(positive, rate, 1)
@@ -73,7 +73,7 @@ class GradientFlow:
         """Divided differences of both factors between rates a and b."""
         a, b = jnp.maximum(a, b), jnp.minimum(a, b)
         low = self.factors(b)
-        # Where r is 0 the gap does not matter, but an infinite time does.
+        # Where d is 0 the gap does not matter, but an infinite time does.
         gap = jnp.where(low.remaining > 0, a - b, 1)
         remaining = -low.remaining * self.factors(gap).learnt
         learnt = learnt_difference(
@@ -89,7 +89,7 @@ class GradientFlow:
 
 @_flow
 class GradientDescent:
-    """``steps`` steps of size ``step``: r = (1 - step rate)^steps.
+    """``steps`` steps of size ``step``: d = (1 - step rate)^steps.
 
     A pytree. Raises ``ValueError`` unless the step is a positive number and
     ``steps`` an integer >= 0.
@@ -109,7 +109,7 @@ class GradientDescent:
         return self.step * self.steps
 
     def factors(self, rate) -> Factors:
-        """r and (1 - r)/rate at rates >= 0, of any shape."""
+        """d and (1 - d)/rate at rates >= 0, of any shape."""
         u = self.step * rate
         learnt = self.step * geometric_sum(u, self.steps)
         return Factors(power(u, self.steps), learnt)
@@ -146,12 +146,13 @@ class Momentum:
     """Heavy ball, started at rest. Source: Polyak (1964).
 
     params_{j+1} = params_j - step grad C + momentum (params_j - params_{j-1})
-    with params_{-1} = params_0, hence r_{-1} = r_0 = 1 and
+    with params_{-1} = params_0, hence d_{-1} = d_0 = 1 and
 
-        r_{j+1} = r_j - step rate r_j + momentum (r_j - r_{j-1}).
+        d_{j+1} = d_j - step rate d_j + momentum (d_j - d_{j-1}).
 
-    Rounding adds up to at most steps eps. A pytree. Raises ``ValueError`` unless the step is a positive number, the
-    momentum lies in [0, 1) and ``steps`` is an integer >= 0.
+    Rounding adds up to at most steps eps. A pytree. Raises ``ValueError``
+    unless the step is a positive number, the momentum lies in [0, 1) and
+    ``steps`` is an integer >= 0.
     """
 
     step: float
@@ -175,7 +176,7 @@ class Momentum:
         return self.step * self.steps / (1 - self.momentum)
 
     def factors(self, rate) -> Factors:
-        """r and (1 - r)/rate at rates >= 0, of any shape."""
+        """d and (1 - d)/rate at rates >= 0, of any shape."""
         return self._recursion(rate, rate)[0]
 
     def differences(self, a, b) -> Factors:
@@ -198,24 +199,24 @@ class Momentum:
     def _recursion(self, a, b):
         """Factors at b, and divided differences by the Leibniz rule.
 
-        In the form of a velocity, which does not move at rate 0; none of the
-        lines subtracts numbers that are nearly equal.
+        In the form of a velocity, which does not move at rate 0; no quotient
+        of a difference is formed.
         """
 
         def advance(_, state):
-            (r, s, dr, ds), velocity = state
-            force = -b * r, r, -a * dr - r, -a * ds - s
+            (d, s, slope_d, slope_s), velocity = state
+            force = -b * d, d, -a * slope_d - d, -a * slope_s - s
             velocity = tuple(
                 self.momentum * v + self.step * f
                 for v, f in zip(velocity, force, strict=True)
             )
-            now = tuple(map(jnp.add, (r, s, dr, ds), velocity))
+            now = tuple(map(jnp.add, state[0], velocity))
             return now, velocity
 
         zero = 0 * (a + b)
         start = (zero + 1, zero, zero, zero), (zero,) * 4
-        (r, s, dr, ds), _ = jax.lax.fori_loop(0, self.steps, advance, start)
-        return Factors(r, s), Factors(dr, ds)
+        end, _ = jax.lax.fori_loop(0, self.steps, advance, start)
+        return Factors(*end[:2]), Factors(*end[2:])
 
 
 def cast(flow, dtype):
@@ -230,30 +231,22 @@ def cast(flow, dtype):
 
 
 def _slope_in_step(flow, rate) -> Factors:
-    """Derivatives in the step size; r depends on step * rate alone."""
+    """Derivatives in the step size; d depends on step * rate alone."""
     slope = flow.differences(rate, rate).remaining / flow.step
     return Factors(rate * slope, -slope)
 
 
 def _check_step(step):
-    _check(
-        step,
-        "step",
-        "a positive number",
-        lambda s: (s > 0) & (s < np.inf),
-    )
+    _check(step, "step", "a positive number", lambda s: (0 < s) & (s < np.inf))
 
 
 def _check_steps(steps):
     largest = jnp.iinfo(jnp.result_type(int)).max
-    _check(
-        steps,
-        "steps",
-        f"an integer from 0 to {largest}",
-        lambda k: (
-            np.issubdtype(k.dtype, np.integer) & (k >= 0) & (k <= largest)
-        ),
-    )
+
+    def valid(k):
+        return np.issubdtype(k.dtype, np.integer) & (0 <= k) & (k <= largest)
+
+    _check(steps, "steps", f"an integer from 0 to {largest}", valid)
 
 
 def _check(value, name, expected, valid):

@@ -25,10 +25,10 @@ def stopped(flow, spectrum: Spectrum) -> jax.Array:
 
 @jax.custom_jvp
 def trained(flow, gram, spectrum: Spectrum, b) -> Factors:
-    r"""r(G) b and G^{-1}(I - r(G)) b for the matrix of rates G = 2 gram/N.
+    r"""d(G) b and G^{-1}(I - d(G)) b for the matrix of rates G = 2 gram/N.
 
     ``spectrum`` is that of ``gram``, ``b`` (N, K). Along stopped directions
-    r = 1 and the second factor is 0. The derivative along a matrix E is
+    d = 1 and the second factor is 0. The derivative along a matrix E is
 
         V (D o (V^T E V)) V^T b,    D_ij = g[rate_i, rate_j],
 

@@ -79,7 +79,7 @@ def model_in(dtype, kernel=kernel):
         (ntk.GradientDescent(0.4, 7), None),
         (ntk.Momentum(0.3, 0.7, 11), None),
     ),
-    ids=str,
+    ids=("start", "flow", "descent", "momentum"),
 )
 def test_outputs(dtype, flow, expected):
     model = model_in(dtype)
