@@ -170,6 +170,9 @@ def test_numbers_as_a_table():
     # Two ends and the moving curve alone.
     heads = [head.text for head in first.tr]
     assert heads[1] == "f_t at \N{MINUS SIGN}2" and heads[-1] == "f_t at 3"
+    last = [cell.text for cell in first.find_all("tr")[-1].find_all("td")]
+    last = [float(text.replace("\N{MINUS SIGN}", "-")) for text in last]
+    np.testing.assert_allclose(last, MOVING[-1, [0, 9, 19, 29, 39]], rtol=5e-3)
 
 
 def test_style_and_script_travel_with_the_package():

@@ -206,6 +206,25 @@ def test_a_constant_has_an_axis(array):
     assert low < array[0, 0] < high
 
 
+def test_bars_begin_at_zero_and_stand_on_their_names():
+    """Also where all heights are far from 0; names are 0.1 of a unit off."""
+    slider = make(ntk.Bars(BARS + 10, labels=("a", "b", "c")))
+    part = data_of(slider)["parts"][0]
+    low, high, _ = part["axes"][1]
+    assert abs(10_000 * (1 + low / (high - low)) - part["base"]) <= 0.5
+    assert -1 < low < 0 and high > 11
+    svg = read(slider).select_one(".ntk-panel > svg")
+    names = svg.select('text[text-anchor="middle"]')
+    assert [name.text for name in names] == ["a", "b", "c"]
+    left, width = float(svg.svg["x"]), float(svg.svg["width"])
+    for k, name in enumerate(names):
+        x = left + width * (k + 0.5) / 3
+        assert abs(float(name["x"]) - x) < 0.1 + width / 1e4
+    many = read(make(ntk.Bars(np.tile(BARS, 40))))
+    names = [t.text for t in many.select('text[text-anchor="middle"]')]
+    assert names[0] == "1" and 4 < len(names) < 20
+
+
 def test_jax_arrays_and_integers():
     slider = make(
         ntk.Curves(jnp.asarray(X), {"f": jnp.asarray(MOVING)}),
