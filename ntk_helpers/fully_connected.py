@@ -14,8 +14,6 @@ and ``ntk`` its limit as the width grows.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate
-from math import prod
 from typing import NamedTuple
 
 import jax
@@ -25,6 +23,7 @@ from . import checks
 from .activations import relu
 from .covariance import Covariance, affine
 from .nonlinearity import Nonlinearity
+from .parameters import Layer, drawn, input_dimension
 from .precision import matmul
 
 
@@ -33,13 +32,6 @@ class Kernels(NamedTuple):
 
     nngp: jax.Array
     ntk: jax.Array
-
-
-class Layer(NamedTuple):
-    """Parameters of one layer: W, shape (n_{l+1}, n_l), and b, (n_{l+1},)."""
-
-    weights: jax.Array
-    bias: jax.Array
 
 
 @dataclass(frozen=True)
@@ -125,7 +117,7 @@ class FullyConnected:
         """
         n_in = checks.positive_integer(n_in, "n_in")
         dtype = jnp.result_type(float) if dtype is None else dtype
-        return _draw(self._sizes(n_in), jnp.dtype(dtype), key)
+        return drawn((n_in, *self._sizes), jnp.dtype(dtype), key)
 
     def apply(self, params, x) -> jax.Array:
         """The network function f(x) = pre^(L)(x), (N, n_0) -> (N, n_out).
@@ -150,9 +142,10 @@ class FullyConnected:
         y = None if y is None else self._check(params, y, "y")
         return _layerwise(self, params, x, y)
 
-    def _sizes(self, n_in: int) -> tuple[int, ...]:
-        """n_0, ..., n_L."""
-        return n_in, *[self.width] * (self.depth - 1), self.n_out
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        """n_1, ..., n_L."""
+        return *[self.width] * (self.depth - 1), self.n_out
 
     def _forward(self, params, x):
         """All pre-activations pre^(1..L) and activations alpha^(0..L-1)."""
@@ -166,47 +159,7 @@ class FullyConnected:
         return pres, activations[:-1]
 
     def _check(self, params, x, name: str = "x"):
-        if len(params) != self.depth:
-            raise ValueError(
-                f"params must have {self.depth} layers, got {len(params)}"
-            )
-        if not all(isinstance(layer, Layer) for layer in params):
-            raise ValueError("params must be a tuple of Layer(weights, bias)")
-        n_in = params[0].weights.shape[-1]
-        sizes = self._sizes(n_in)
-        expected = list(zip(sizes[1:], sizes, strict=False))
-        shapes = [layer.weights.shape for layer in params]
-        if shapes != expected:
-            raise ValueError(
-                f"params must have weights of shapes {expected}, got {shapes}"
-            )
-        biases = [layer.bias.shape for layer in params]
-        if biases != [(size,) for size in sizes[1:]]:
-            raise ValueError(
-                f"params must have biases of sizes {sizes[1:]}, got shapes "
-                f"{biases}"
-            )
-        return checks.inputs(x, name, n_in)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _draw(sizes, dtype, key) -> tuple[Layer, ...]:
-    shapes = [
-        shape
-        for n, n_next in zip(sizes[:-1], sizes[1:], strict=True)
-        for shape in ((n_next, n), (n_next,))
-    ]
-    # One draw cut into pieces: a generator call for each array of each layer
-    # would take longer to compile than the network.
-    ends = list(accumulate(map(prod, shapes)))
-    numbers = jax.random.normal(key, (ends[-1],), dtype)
-    pieces = [
-        piece.reshape(shape)
-        for piece, shape in zip(
-            jnp.split(numbers, ends[:-1]), shapes, strict=True
-        )
-    ]
-    return tuple(map(Layer, pieces[::2], pieces[1::2]))
+        return checks.inputs(x, name, input_dimension(params, self._sizes))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
