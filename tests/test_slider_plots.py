@@ -153,7 +153,7 @@ def test_all_that_moves_is_marked_in_the_order_of_the_data():
 
 
 @pytest.mark.parametrize("scale", ("linear", "log"))
-@pytest.mark.parametrize("low", (1e-6, 0.3, 40.0))
+@pytest.mark.parametrize("low", (1e-12, 0.3, 40.0))
 @pytest.mark.parametrize("ratio", (1.5, 1e4))
 def test_ticks_stand_where_they_say(scale, low, ratio):
     """Their texts, read as numbers, give their places to a tenth of a unit."""
