@@ -43,9 +43,7 @@ from .regimes import (
     mean_field,
     regime,
 )
-from .slider import Slider
-from .slider_pictures import Pictures
-from .slider_plots import Bars, Curves
+from .slider import Bars, Curves, Pictures, Slider
 from .spectra import Spectrum, spectrum, trace_share
 from .training import cost, gradient_descent, train
 

@@ -3,7 +3,7 @@
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
     return Array.from(new Uint16Array(bytes.buffer), (n) => n - data.offset);
   };
-  // The same paths as in slider_paths.py.
+  // The same paths as in paths.py.
   const paths = {
     line: (x, y) => "M" + y.map((h, i) => x[i] + " " + h).join("L"),
     dots: (x, y) => y.map((h, i) => `M${x[i]} ${h}h0`).join(""),

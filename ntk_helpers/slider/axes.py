@@ -13,7 +13,7 @@ from html import escape
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from . import checks
+from .. import checks
 
 # An axis is LEVELS steps long: an error of 1/20,000 of its length at most, a
 # tenth of a pixel on the finest phone.

@@ -16,8 +16,8 @@ from html import escape
 import matplotlib
 import numpy as np
 
-from . import checks
-from .slider_axes import WIDTH, numbers, text_of
+from .. import checks
+from .axes import WIDTH, numbers, text_of
 
 TALLEST = 250  # of a picture on the page, in the units of WIDTH
 GAP, LINE = 6, 17

@@ -16,8 +16,8 @@ from importlib.resources import files
 
 import numpy as np
 
-from . import checks
-from .slider_axes import REACH, text_of
+from .. import checks
+from .axes import REACH, text_of
 
 LARGEST = 100_000  # bytes on the page
 

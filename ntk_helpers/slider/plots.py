@@ -10,8 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from .slider_axes import LETTER, LEVELS, WIDTH, Axis, numbers, text_of
-from .slider_paths import Path, Plot
+from .axes import LETTER, LEVELS, WIDTH, Axis, numbers, text_of
+from .paths import Path, Plot
 
 CURVES = 5  # the style sheet's colours with contrast enough
 

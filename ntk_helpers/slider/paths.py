@@ -9,7 +9,7 @@ from html import escape
 
 import numpy as np
 
-from .slider_axes import LEVELS, plot, stored
+from .axes import LEVELS, plot, stored
 
 
 # The same paths as in slider.js.
