@@ -8,7 +8,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 import ntk_helpers as ntk
-from ntk_helpers import slider as module
+from ntk_helpers.slider import figure as module
 
 FRAMES = 12
 TIMES = np.geomspace(0.1, 50, FRAMES)
@@ -177,7 +177,7 @@ def test_numbers_as_a_table():
 
 def test_style_and_script_travel_with_the_package():
     for name in ("slider.css", "slider.js"):
-        text = files("ntk_helpers").joinpath(name).read_text("utf-8")
+        text = files("ntk_helpers.slider").joinpath(name).read_text("utf-8")
         assert text.strip() in make().html
     assert "min-height: 44px" in make().html
 
