@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from . import checks
@@ -140,13 +141,13 @@ class LinearModel:
     def _warn(self, flow, residual):
         """Say what float32 hides, if it matters."""
         values, dtype = self.spectrum.values, self.gram.dtype
-        still = stopped(flow, self.spectrum)
-        coefficients = self.spectrum.coefficients(residual)
-        norm = float(jnp.linalg.norm(coefficients))
-        part = float(jnp.linalg.norm(coefficients[still]))
+        still = np.asarray(stopped(flow, self.spectrum))
+        coefficients = np.asarray(self.spectrum.coefficients(residual))
+        norm = np.linalg.norm(coefficients)
+        part = np.linalg.norm(coefficients[still])
         if part > jnp.finfo(dtype).eps ** 0.5 * norm:
             warnings.warn(
-                f"{int(still.sum())} of {len(values)} eigenvalues are not "
+                f"{still.sum()} of {len(values)} eigenvalues are not "
                 f"resolved in {dtype}; the part of the residual along their "
                 f"eigenvectors, {part / norm:.1e} of its norm, is not "
                 "learnt; use float64 (jax.enable_x64), which resolves them "
@@ -199,7 +200,7 @@ def _outputs(value, name, shape):
 
 
 def _bounded(value, flow):
-    if checks.is_concrete(value) and not jnp.isfinite(value).all():
+    if checks.is_concrete(value) and not np.isfinite(value).all():
         raise ValueError(
             f"training diverges beyond the range of {value.dtype}: expected a "
             f"step below step_limit(spectrum), got {flow}"

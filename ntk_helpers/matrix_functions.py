@@ -12,6 +12,7 @@ from .precision import matmul
 from .spectra import Spectrum
 
 
+@jax.jit
 def stopped(flow, spectrum: Spectrum) -> jax.Array:
     """Directions in which rounding would decide what is learnt, (N,).
 

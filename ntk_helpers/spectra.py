@@ -99,8 +99,7 @@ def spectrum(gram) -> Spectrum:
     :class:`LinearModel`.
     """
     gram = symmetric(gram)
-    values, vectors = jnp.linalg.eigh(gram)
-    result = Spectrum(values[::-1], vectors[:, ::-1])
+    result = _descending(gram)
     if checks.is_concrete(gram):
         smallest, rounding = float(result.values[-1]), float(result.rounding)
         if smallest < -rounding:
@@ -114,14 +113,22 @@ def spectrum(gram) -> Spectrum:
     return result
 
 
+@jax.jit
+def _descending(gram) -> Spectrum:
+    """Of (gram + gram^T)/2, which is what eigh decomposes."""
+    values, vectors = jnp.linalg.eigh(gram)
+    return Spectrum(values[::-1], vectors[:, ::-1])
+
+
 def symmetric(gram) -> jax.Array:
-    """Return (gram + gram^T)/2; errors as in :func:`spectrum`."""
+    """Return ``gram`` as an array; errors as in :func:`spectrum`."""
     gram = checks.inputs(gram, "gram", last="N")
     if gram.shape[0] != gram.shape[1]:
         raise ValueError(f"gram must have shape (N, N), got {gram.shape}")
     if checks.is_concrete(gram):
-        largest = float(jnp.abs(gram).max())
-        gap = float(jnp.abs(gram - gram.T).max())
+        entries = np.asarray(gram)
+        largest = np.abs(entries).max()
+        gap = np.abs(entries - entries.T).max()
         if not largest:
             raise ValueError("gram must not be zero, got zeros only")
         if gap > np.sqrt(jnp.finfo(gram.dtype).eps) * largest:
@@ -129,7 +136,7 @@ def symmetric(gram) -> jax.Array:
                 "gram must be symmetric, got entries that differ by "
                 f"{gap:.3g} from their mirror images"
             )
-    return (gram + gram.T) / 2
+    return gram
 
 
 def trace_share(gram, directions) -> jax.Array:
