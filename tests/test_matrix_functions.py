@@ -173,14 +173,14 @@ def test_singular_matrix(dtype, time):
 
 def test_stopped_once_rounding_decides(x64):
     """Unresolved directions move as long as 2 duration rounding/N <= 1."""
-    gram = np.diag([4.0, 1.0, 0.0, 0.0])
+    gram = np.diag([4.0, 1.0, 0.0, -1e-15])
     spectrum = ntk.spectrum(gram)
     unresolved = [False, False, True, True]
     limit = 4 / (2 * spectrum.rounding)  # N/(2 rounding)
     np.testing.assert_allclose(spectrum.rounding, 4 * 2**-52 * 4)
     flows = (
         lambda t: ntk.GradientFlow(t),
-        lambda t: ntk.GradientDescent(t / 8, 8),
+        lambda t: ntk.GradientDescent(t / 2**51, 2**51),
         lambda t: ntk.Momentum(t / 16, 0.5, 8),
     )
     for flow in flows:
@@ -188,9 +188,25 @@ def test_stopped_once_rounding_decides(x64):
         now = stopped(flow(1.01 * limit), spectrum)
         np.testing.assert_array_equal(now, unresolved)
     # What is learnt at eigenvalue 0 is 2 t/N while it moves, then nothing.
+    # What rounding made negative counts as 0.
     for factor, total in ((0.99, 0.99 * limit), (1.01, 0.0)):
-        flow = ntk.GradientFlow(factor * limit)
-        got = trained(flow, gram, spectrum, jnp.ones((4, 1)))
-        np.testing.assert_allclose(got.learnt[2:], total)
-        np.testing.assert_array_equal(got.remaining[2:], 1)
-        np.testing.assert_allclose(got.learnt[:2, 0], [0.5, 2], rtol=1e-13)
+        for flow in flows[:2]:
+            flow = flow(factor * limit)
+            got = trained(flow, gram, spectrum, jnp.ones((4, 1)))
+            np.testing.assert_allclose(got.learnt[2:], total)
+            np.testing.assert_array_equal(got.remaining[2:], 1)
+            np.testing.assert_allclose(got.learnt[:2, 0], [0.5, 2])
+
+
+def test_what_has_stopped_has_no_derivative(x64):
+    """Not even where the step makes the fastest direction oscillate."""
+    gram = np.diag([4.0, 1.0, 0.0, 0.0])
+
+    def of(step):
+        flow = ntk.GradientDescent(step, 2**50)
+        return trained(flow, gram, ntk.spectrum(gram), jnp.ones((4, 1)))
+
+    slope = jax.jit(lambda: jax.jvp(of, (1.0,), (1.0,))[1])()
+    assert slope.remaining[0] != 0
+    np.testing.assert_array_equal(slope.remaining[2:], 0)
+    np.testing.assert_array_equal(slope.learnt[2:], 0)
