@@ -171,8 +171,7 @@ def best_step(spectrum: Spectrum) -> jax.Array:
     The residual contracts by (kappa - 1)/(kappa + 1) in each step, kappa
     being the condition number; no other step does better in the worst case.
     """
-    smallest = jnp.maximum(spectrum.values[-1], 0)
-    return len(spectrum.values) / (spectrum.values[0] + smallest)
+    return len(spectrum.values) / (spectrum.values[0] + spectrum.values[-1])
 
 
 def linearized(f: Callable, params) -> Callable:
