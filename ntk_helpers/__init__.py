@@ -29,9 +29,11 @@ from .depth_profile import DepthProfile, depth_profile
 from .dynamics import LinearModel, best_step, linearized, step_limit
 from .empirical import empirical_ntk
 from .flows import GradientDescent, GradientFlow, Momentum
-from .fully_connected import FullyConnected, Kernels
+from .fully_connected import FullyConnected
 from .inference import Posterior, posterior, posterior_mean
 from .nonlinearity import Nonlinearity
+from .normalization import BatchNorm, LayerNorm
+from .recursion import Kernels
 from .regimes import (
     MeanField,
     characteristic_value,
@@ -49,12 +51,14 @@ from .training import cost, gradient_descent, train
 
 __all__ = [
     "Bars",
+    "BatchNorm",
     "Curves",
     "DepthProfile",
     "FullyConnected",
     "GradientDescent",
     "GradientFlow",
     "Kernels",
+    "LayerNorm",
     "LinearModel",
     "MeanField",
     "Momentum",

@@ -9,29 +9,24 @@ With L = ``depth`` weight matrices, n_l units in layer l, W of shape
 
 The object describes the architecture; parameters are passed in. ``init``,
 ``apply`` and ``empirical_ntk`` are the network of finite ``width``; ``nngp``
-and ``ntk`` its limit as the width grows.
+and ``ntk`` its limit as the width grows. A normalization layer is a further
+field, see :mod:`ntk_helpers.normalization`.
 """
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from . import checks
 from .activations import relu
-from .covariance import Covariance, affine
+from .empirical import empirical_ntk
 from .nonlinearity import Nonlinearity
+from .normalization import Normalization, defined
 from .parameters import Layer, drawn, input_dimension
 from .precision import matmul
-
-
-class Kernels(NamedTuple):
-    """Sigma^(L) and Theta^(L) on the same pairs of inputs, each (N, M)."""
-
-    nngp: jax.Array
-    ntk: jax.Array
+from .recursion import Kernels, recursion
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,8 @@ class FullyConnected:
     ``depth``: L >= 1, the number of weight matrices; ``width``: number of
     units of every hidden layer, used by the finite network only;
     ``nonlinearity``: a :class:`Nonlinearity`; ``beta`` in [0, 1]: share of
-    the bias; ``n_out``: number of outputs. Anything else raises
+    the bias; ``n_out``: number of outputs; ``normalization``: None, a
+    :class:`LayerNorm` or a :class:`BatchNorm`. Anything else raises
     ``ValueError``. Source: Jacot, Gabriel and Hongler (2019).
     """
 
@@ -52,6 +48,7 @@ class FullyConnected:
     )
     beta: float = 0.1
     n_out: int = 1
+    normalization: Normalization | None = None
 
     def __post_init__(self):
         """Check every field."""
@@ -66,6 +63,13 @@ class FullyConnected:
                 f"{self.nonlinearity!r}; wrap a function with "
                 "Nonlinearity.from_function"
             )
+        if self.normalization is not None:
+            if not isinstance(self.normalization, Normalization):
+                raise ValueError(
+                    "normalization must be None, a LayerNorm or a BatchNorm, "
+                    f"got {self.normalization!r}"
+                )
+            self.normalization.check_architecture(self.depth, self.width)
 
     def kernels(self, x, y=None) -> Kernels:
         """NNGP and NTK of the infinitely wide network, in one pass.
@@ -79,21 +83,27 @@ class FullyConnected:
             Theta^(l+1) = Sigma^(l+1) + (1-beta^2) E[s'(u)s'(v)] Theta^(l),
 
         (u, v) ~ N(0, Sigma^(l)). Source: Jacot, Gabriel and Hongler (2018),
-        proposition 1 and theorem 1. Raises ``ValueError`` on a wrong shape,
-        non-finite input, overflow, or a dual not resolved at the variances
-        that occur (inside a jit of your own: NaN).
+        proposition 1 and theorem 1. Layer normalization replaces s by the
+        normalized layer. Raises ``ValueError`` on a wrong shape, non-finite
+        input, overflow, batch normalization, or a dual not resolved at the
+        variances that occur (inside a jit of your own: NaN).
         """
         x = checks.inputs(x, "x")
         y = None if y is None else checks.inputs(y, "y", x.shape[1])
-        kernels, error = _recursion(
-            self.nonlinearity, self.depth, self.beta, x, y
+        s, normalization = self.nonlinearity, self.normalization
+        if normalization is not None:
+            for z, name in ((x, "x"), (y, "y")):
+                if z is not None:
+                    normalization.check_limit(z, name, self.beta)
+        kernels, error = recursion(
+            s, normalization, self.depth, self.beta, x, y
         )
-        finer = self.nonlinearity.resolved(error)
-        if finer is not self.nonlinearity:
+        finer = s.resolved(error)
+        if finer is not s:
             return replace(self, nonlinearity=finer).kernels(x, y)
         for value, name in zip(kernels, Kernels._fields, strict=True):
             checks.finite(value, f"the {name} at depth {self.depth}")
-        return self.nonlinearity.guarded(kernels, error)
+        return s.guarded(kernels, error)
 
     def nngp(self, x, y=None) -> jax.Array:
         """Covariance Sigma^(L) of the network at initialization, (N, M).
@@ -122,9 +132,12 @@ class FullyConnected:
     def apply(self, params, x) -> jax.Array:
         """The network function f(x) = pre^(L)(x), (N, n_0) -> (N, n_out).
 
-        ``ValueError`` where ``params`` or ``x`` do not fit.
+        With batch normalization it depends on ``x`` as a batch. Raises
+        ``ValueError`` where ``params`` or ``x`` do not fit, and where a
+        normalization divides by 0.
         """
-        return _outputs(self, params, self._check(params, x))
+        outputs = _outputs(self, params, self._check(params, x))
+        return defined(outputs, self.normalization)
 
     def empirical_ntk(self, params, x, y=None) -> jax.Array:
         r"""Theta(x, y) at ``params``: (N, M), or (N, M, K, K) for K outputs.
@@ -135,12 +148,16 @@ class FullyConnected:
             Theta = sum_l ((1-beta^2)/n_l A_l A_l^T + beta^2) o (D_l D_l^T),
 
         so no Jacobian is formed. Entry [i, j, k, l] belongs to outputs f_k at
-        x_i and f_l at y_j. ``ValueError`` where ``params`` and inputs do not
-        fit the architecture.
+        x_i and f_l at y_j. With batch normalization, where every output
+        depends on every input, the sum does not factorize and the generic
+        :func:`empirical_ntk` is used; ``y`` is then a batch of its own, with
+        its own statistics. Errors as in :meth:`apply`.
         """
         x = self._check(params, x)
         y = None if y is None else self._check(params, y, "y")
-        return _layerwise(self, params, x, y)
+        pointwise = self.normalization is None or self.normalization.pointwise
+        kernel = (_layerwise if pointwise else _generic)(self, params, x, y)
+        return defined(kernel, self.normalization)
 
     @property
     def _sizes(self) -> tuple[int, ...]:
@@ -155,35 +172,32 @@ class FullyConnected:
             scale = ((1 - self.beta**2) / alpha.shape[1]) ** 0.5
             pre = scale * matmul(alpha, layer.weights.T)
             pres.append(pre + self.beta * layer.bias)
-            activations.append(self.nonlinearity(pres[-1]))
-        return pres, activations[:-1]
+            if len(pres) < self.depth:
+                activations.append(self._activations(pres[-1], len(pres)))
+        return pres, activations
+
+    def _activations(self, pre, layer: int):
+        """alpha^(layer) from pre^(layer), for a hidden layer."""
+        s, normalization = self.nonlinearity, self.normalization
+        if normalization and layer in normalization.layers(self.depth - 1):
+            return normalization.activations(s, pre)
+        return s(pre)
 
     def _check(self, params, x, name: str = "x"):
-        return checks.inputs(x, name, input_dimension(params, self._sizes))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _recursion(s: Nonlinearity, depth: int, beta: float, x, y):
-    weight = 1 - beta**2
-    cov = affine(*Covariance.from_inputs(x, y).as_moments(), beta)
-
-    def layer(_, state):
-        cov, theta, error = state
-        point_x, point_y, pair = s.point(cov.xx), s.point(cov.yy), s.pair(cov)
-        for point in (point_x, point_y):
-            latest = jnp.max(jnp.asarray(point.error, x.dtype))
-            error = jnp.maximum(error, latest)
-        cov = affine(point_x, point_y, pair, beta)
-        return cov, cov.xy + weight * pair.slope * theta, error
-
-    state = cov, cov.xy, jnp.zeros((), x.dtype)
-    cov, theta, error = jax.lax.fori_loop(0, depth - 1, layer, state)
-    return Kernels(cov.xy, theta), error
+        x = checks.inputs(x, name, input_dimension(params, self._sizes))
+        if self.normalization is not None:
+            self.normalization.check_batch(x, name)
+        return x
 
 
 @partial(jax.jit, static_argnums=0)
 def _outputs(net: FullyConnected, params, x):
     return net._forward(params, x)[0][-1]
+
+
+@partial(jax.jit, static_argnums=0)
+def _generic(net: FullyConnected, params, x, y):
+    return empirical_ntk(partial(_outputs, net), params, x, y)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -208,8 +222,12 @@ def _gradients(net: FullyConnected, params, x):
     pres, activations = net._forward(params, x)
     identity = jnp.eye(net.n_out, dtype=pres[-1].dtype)
     deltas = [jnp.broadcast_to(identity, (len(x), *identity.shape))]
-    for layer, pre in zip(params[:0:-1], pres[-2::-1], strict=True):
-        scale = ((1 - net.beta**2) / layer.weights.shape[1]) ** 0.5
-        delta = scale * matmul(deltas[0], layer.weights)
-        deltas.insert(0, net.nonlinearity.derivative(pre)[:, None] * delta)
+    for index in range(net.depth - 1, 0, -1):
+        weights = params[index].weights
+        scale = ((1 - net.beta**2) / weights.shape[1]) ** 0.5
+        delta = scale * matmul(deltas[0], weights)
+        activate = partial(net._activations, layer=index)
+        _, pullback = jax.vjp(activate, pres[index - 1])
+        along_outputs = jax.vmap(pullback, in_axes=1, out_axes=1)
+        deltas.insert(0, along_outputs(delta)[0])
     return activations, deltas
