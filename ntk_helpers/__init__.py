@@ -26,6 +26,7 @@ from .activations import (
     tanh,
 )
 from .depth_profile import DepthProfile, depth_profile
+from .diagnosis import Diagnosis, diagnose
 from .dynamics import LinearModel, best_step, linearized, step_limit
 from .empirical import empirical_ntk
 from .flows import GradientDescent, GradientFlow, Momentum
@@ -45,6 +46,7 @@ from .regimes import (
     mean_field,
     regime,
 )
+from .remedies import Remedy
 from .slider import Bars, Curves, Pictures, Slider
 from .spectra import Spectrum, spectrum, trace_share
 from .training import cost, gradient_descent, train
@@ -54,6 +56,7 @@ __all__ = [
     "BatchNorm",
     "Curves",
     "DepthProfile",
+    "Diagnosis",
     "FullyConnected",
     "GradientDescent",
     "GradientFlow",
@@ -65,6 +68,7 @@ __all__ = [
     "Nonlinearity",
     "Pictures",
     "Posterior",
+    "Remedy",
     "Slider",
     "Spectrum",
     "abs",
@@ -77,6 +81,7 @@ __all__ = [
     "datasets",
     "depth_profile",
     "depth_scale",
+    "diagnose",
     "empirical_ntk",
     "erf",
     "exp",
