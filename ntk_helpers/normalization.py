@@ -174,7 +174,7 @@ def _standard(values, axis: int, epsilon: float):
     variance = jnp.mean(centred**2, axis, keepdims=True)
     if not epsilon:  # equal numbers differ from their mean by rounding
         rounding = 8 * jnp.finfo(values.dtype).eps * mean
-        variance = jnp.where(variance > rounding**2, variance, 0)
+        variance = jnp.where(variance > rounding**2, variance, jnp.nan)
     return centred / jnp.sqrt(variance + epsilon)
 
 

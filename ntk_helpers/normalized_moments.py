@@ -72,7 +72,7 @@ def _centred(point: PointMoments, variance, scale) -> PointMoments:
     lost = jnp.finfo(variance.dtype).eps * point.square
     error = jnp.maximum(
         jnp.asarray(point.error, variance.dtype),
-        lost / jnp.where(variance > 0, variance, 1),
+        lost / jnp.maximum(variance, jnp.finfo(variance.dtype).tiny),
     )
     return PointMoments(
         jnp.zeros_like(variance),
