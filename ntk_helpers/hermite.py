@@ -15,7 +15,7 @@ the partial sum measures what was cut off.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import factorial, sqrt
 
 import jax
@@ -116,11 +116,16 @@ class HermiteSeries(MehlerPair, FunctionDual):
         kink, a jump, or a slope too steep for a series.
         """
         with float64():
-            for order in ORDERS:
-                series = cls(function, order)
-                error = float(series.point(jnp.ones(1)).error[0])
-                if error < TOLERANCE:
-                    return series
+            series = cls(function, ORDERS[0])
+            sides = [np.asarray(side) for side in _sampled(series)]
+        for order in ORDERS:
+            weights, project = table(order)
+            error = 0.0
+            for values in sides:
+                total, lost = _mass(values, values @ project, weights)
+                error = np.maximum(error, lost / (total or 1))
+            if error < TOLERANCE:  # false for NaN
+                return replace(series, order=order)
         raise ValueError(
             f"{order} Hermite terms leave a relative error of {error:.1e} in "
             f"E[s'(z)^2], expected below {TOLERANCE}: the function is not "
@@ -145,12 +150,7 @@ class HermiteSeries(MehlerPair, FunctionDual):
         coefficients = self.coefficients(k)
         whole, error = [], jnp.zeros_like(k)
         for a, values in zip(coefficients, self._values(k), strict=True):
-            mass = weights * values**2
-            total = jnp.sum(mass, axis=-1)
-            # What the series misses, and what may lie beyond the nodes: less
-            # than the mass on the last unit of length, if it is finite.
-            ends = mass[..., :EDGE].sum(-1) + mass[..., -EDGE:].sum(-1)
-            lost = jnp.abs(total - jnp.sum(a**2, axis=-1)) + ends
+            total, lost = _mass(values, a, weights)
             error = jnp.maximum(error, lost / jnp.where(total > 0, total, 1))
             whole.append(total)
         error = jnp.where(jnp.isnan(error), jnp.inf, error)
@@ -160,6 +160,21 @@ class HermiteSeries(MehlerPair, FunctionDual):
     def _values(self, k):
         points = safe_sqrt(k)[..., None] * jnp.asarray(NODES, k.dtype)
         return self.function(points), derivative(self.function, points)
+
+
+@partial(jax.jit, static_argnums=0)
+def _sampled(series: HermiteSeries):
+    """s and s' at the nodes."""
+    return series._values(jnp.ones(()))
+
+
+def _mass(values, coefficients, weights):
+    """E[s^2], and how much of it the series and the nodes may miss."""
+    mass = weights * values**2
+    total = mass.sum(-1)
+    # Beyond the nodes: less than on the last unit of length, if it is finite.
+    ends = mass[..., :EDGE].sum(-1) + mass[..., -EDGE:].sum(-1)
+    return total, abs(total - (coefficients**2).sum(-1)) + ends
 
 
 @dataclass(frozen=True)

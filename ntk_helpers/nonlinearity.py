@@ -69,7 +69,8 @@ class Nonlinearity:
         with float64():
             grid = jnp.linspace(-3, 3, 7)
             try:
-                values = jax.jit(lambda u: function(u))(grid)
+                compiled = jax.jit(lambda u: function(u))
+                values = compiled(grid)
             except jax.errors.TracerArrayConversionError:
                 raise ValueError(
                     f"{name} must be a JAX function, got one that needs NumPy "
@@ -86,8 +87,8 @@ class Nonlinearity:
                     f"{grid.shape}, got {values.shape}"
                 )
             checks.finite(values, f"{name} on [-3, 3]")
-            alone = [function(grid[i : i + 1])[0] for i in (0, 6)]
-            if not np.allclose(alone, values[np.array([0, 6])]):
+            alone = [compiled(z)[0] for z in np.asarray(grid)[[0, 6], None]]
+            if not np.allclose(alone, np.asarray(values)[[0, 6]]):
                 raise ValueError(
                     f"{name} must act entry by entry: expected the same value "
                     "at a point whatever the others, got another"

@@ -10,6 +10,7 @@ for a hundred points, or for functions no series resolves.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -60,25 +61,28 @@ class SplitQuadrature(FunctionDual):
         and where a rule with four nodes fewer disagrees by more than 1e-9.
         """
         dual = cls(function, tuple(float(kink) for kink in kinks))
+        value, slope, point = map(
+            jax.jit, (function, partial(derivative, function), dual.point)
+        )
         with float64():
             for kink in dual.kinks:
-                ends = jnp.array([kink - 1e-9, kink + 1e-9])
-                low, high = np.asarray(function(ends))
+                ends = np.array([kink - 1e-9, kink + 1e-9])
+                low, high = np.asarray(value(ends))
                 if not abs(high - low) < 1e-6:
                     raise ValueError(
                         f"the function must be continuous, got a jump from "
                         f"{low:.6g} to {high:.6g} at {kink:.6g}"
                     )
                 for side in (-1, 1):
-                    near = kink + side * jnp.array([1e-9, 1e-6, 1e-4])
-                    slopes = np.asarray(derivative(function, near))
+                    near = kink + side * np.array([1e-9, 1e-6, 1e-4])
+                    slopes = np.asarray(slope(near))
                     if not np.ptp(slopes) < 0.05 * (1 + abs(slopes).max()):
                         raise ValueError(
                             f"splitting at kinks={dual.kinks} leaves a kink "
                             f"beside {kink:.6g}: a kink is missing, or not "
                             "exact"
                         )
-            error = float(dual.point(jnp.array([1.0])).error[0])
+            error = float(point(np.ones(1)).error[0])
         if not error < TOLERANCE:
             raise ValueError(
                 f"splitting at kinks={dual.kinks} leaves a relative error of "
