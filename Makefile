@@ -66,8 +66,11 @@ book: $(READY)
 	$(VENV)/bin/jupyter-book build -n -W --keep-going .
 	@echo "Open _build/html/index.html"
 
+# The tests of the package mostly wait for the compiler, not for its programs.
+# The notebooks, whose run times matter, are compiled as a reader would.
 test: $(READY)
-	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
+	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" \
+		$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --nbval \
 		--nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) $(NOTEBOOKS)
 
