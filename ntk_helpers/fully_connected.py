@@ -142,10 +142,11 @@ class FullyConnected:
     def empirical_ntk(self, params, x, y=None) -> jax.Array:
         r"""Theta(x, y) at ``params``: (N, M), or (N, M, K, K) for K outputs.
 
-        With A_l the activations (N, n_l) and D_l the gradients of the outputs
-        with respect to pre^(l+1), the sum over parameters factorizes,
+        With A_l the activations (N, n_l) and Delta_l the gradients of the
+        outputs with respect to pre^(l+1), the sum over parameters factorizes,
 
-            Theta = sum_l ((1-beta^2)/n_l A_l A_l^T + beta^2) o (D_l D_l^T),
+            Theta = sum_l ((1-beta^2)/n_l A_l A_l^T + beta^2)
+                          o (Delta_l Delta_l^T),
 
         so no Jacobian is formed. Entry [i, j, k, l] belongs to outputs f_k at
         x_i and f_l at y_j. With batch normalization, where every output

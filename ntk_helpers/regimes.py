@@ -19,7 +19,7 @@ from scipy.optimize import brentq
 
 from . import checks
 from .covariance import Covariance, affine
-from .nonlinearity import Nonlinearity
+from .nonlinearity import Moments, Nonlinearity
 from .precision import float64
 
 ROUNDING = 1e-9  # to which r is known for a dual by quadrature
@@ -39,7 +39,8 @@ def characteristic_value(nonlinearity: Nonlinearity, beta: float) -> float:
     outside [0, 1] or s vanishes.
     """
     beta = checks.unit_interval(beta, "beta")
-    return (1 - beta**2) * nonlinearity.standardized().moments.slope
+    moments = _moments(nonlinearity)
+    return (1 - beta**2) * moments.slope / moments.square
 
 
 def critical_beta(nonlinearity: Nonlinearity) -> float | None:
@@ -73,9 +74,7 @@ def mean_field(nonlinearity: Nonlinearity, beta: float) -> MeanField:
     of its variance map. Source: Poole et al. (2016), eqs. 1 to 3.
     """
     beta = checks.unit_interval(beta, "beta")
-    square = nonlinearity.moments.square
-    if not square > 0:
-        raise ValueError(f"{nonlinearity.name} must not vanish")
+    square = _moments(nonlinearity).square
     return MeanField(((1 - beta**2) / square) ** 0.5, beta)
 
 
@@ -137,6 +136,12 @@ def freeze_bound(nonlinearity: Nonlinearity, beta: float, depth):
         )
     depth = jnp.asarray(depth)
     return 1 - 2 / slope * (1 + bend / slope) * depth * r**depth
+
+
+def _moments(nonlinearity) -> Moments:
+    if not nonlinearity.moments.square > 0:
+        raise ValueError(f"{nonlinearity.name} must not vanish")
+    return nonlinearity.moments
 
 
 def _distance(nonlinearity, beta) -> float:
