@@ -71,7 +71,7 @@ def mean_field(nonlinearity: Nonlinearity, beta: float) -> MeanField:
 
     sigma_w^2 = (1-beta^2)/E[s(z)^2] for s as it is given to that theory, not
     standardized, and sigma_b^2 = beta^2: the variance 1 is then a fixed point
-    of its variance map. Source: Poole et al. (2016), eqs. 1 to 3.
+    of its variance map. Source: Poole et al. (2016), section 2.
     """
     beta = checks.unit_interval(beta, "beta")
     square = _moments(nonlinearity).square
@@ -102,7 +102,7 @@ def depth_scale(nonlinearity: Nonlinearity, beta: float) -> float:
     """xi = -1/log g'(c*): correlations approach c* like exp(-depth/xi).
 
     Infinite at the edge, where the approach is a power of the depth. Source:
-    Schoenholz et al. (2017), eqs. 9 and 10.
+    Schoenholz et al. (2017), section 3.
     """
     if regime(nonlinearity, beta) == "edge":
         return inf
@@ -122,7 +122,7 @@ def freeze_bound(nonlinearity: Nonlinearity, beta: float, depth):
     K(1) - K(c) <= R (1-c) and K'(1) - K'(c) <= S (1-c) hold term by term on
     [-1, 1]; the first gives 1 - c_l <= (2/R) r^l, and both, inserted in the
     recursion of Theta(x, x) - Theta(x, y), give C. That some C exists is
-    theorem 1 of Jacot, Gabriel and Hongler (2019). Raises ``ValueError`` for
+    the theorem of Jacot, Gabriel and Hongler (2019). Raises ``ValueError`` for
     r >= 1 and for s with a kink, where S is infinite.
     """
     r = characteristic_value(nonlinearity, beta)
