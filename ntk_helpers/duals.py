@@ -36,6 +36,10 @@ class Shifted:
 class Dual:
     """Base of all duals; subclasses define ``point`` and ``pair``."""
 
+    def squares(self, cov: Covariance):
+        """E[s(u)^2] and E[s(v)^2]."""
+        return self.point(cov.xx).square, self.point(cov.yy).square
+
     def shifted(self, shift: float) -> "Dual":
         """The dual of s - shift."""
         return ShiftedDual(self, shift)

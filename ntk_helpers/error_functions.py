@@ -47,10 +47,7 @@ class Erf(Dual):
         inner = (1 + 2 * cov.xx + 2 * cov.yy) / product  # 1 - sine^2
         cosine = jnp.sqrt(inner)
         outer = jnp.sqrt(inner + 4 * sine**2 * cov.sin2 * cov.cos2)
-        square_x, square_y = (
-            self.point(cov.xx).square,
-            self.point(cov.yy).square,
-        )
+        square_x, square_y = self.squares(cov)
         collinear = 2 / PI * jnp.arctan2(sine, cosine)
 
         def gap(sin2, cos2):
@@ -83,7 +80,7 @@ class Bell(Dual):
 
     def pair(self, cov: Covariance):
         """Moments of a pair."""
-        squares = [self.point(k).square for k in (cov.xx, cov.yy)]
+        squares = self.squares(cov)
         inner = 1 + 2 * cov.xx + 2 * cov.yy  # P - 4 kxx kyy
         rise = 16 * cov.xx * cov.yy * cov.sin2 * cov.cos2
         near, far = jnp.sqrt(inner), jnp.sqrt(inner + rise)
@@ -119,10 +116,7 @@ class Gelu(Dual):
     def pair(self, cov: Covariance):
         """Moments of a pair; near theta = 0 the gap integrates the slope."""
         m = cov.scale
-        square_x, square_y = (
-            self.point(cov.xx).square,
-            self.point(cov.yy).square,
-        )
+        square_x, square_y = self.squares(cov)
         length = 2 * m * cov.sin2  # m - kxy
         collinear, _ = self._dual(cov.xx, cov.yy, m, jnp.zeros_like(m))
         value, slope = self._dual(cov.xx, cov.yy, m, length)

@@ -31,10 +31,7 @@ class Sin(Dual):
     def pair(self, cov: Covariance):
         """Moments of a pair; sin is odd, so cogap is gap at pi - theta."""
         near, far = _waves(cov)
-        square_x, square_y = (
-            self.point(cov.xx).square,
-            self.point(cov.yy).square,
-        )
+        square_x, square_y = self.squares(cov)
         front = jnp.exp(-((safe_sqrt(cov.xx) - safe_sqrt(cov.yy)) ** 2) / 2)
         collinear = front * -jnp.expm1(-2 * cov.scale) / 2
 
@@ -66,10 +63,7 @@ class Cos(Dual):
     def pair(self, cov: Covariance):
         """Moments of a pair; cos is even: theta and pi - theta alike."""
         near, far = _waves(cov)
-        square_x, square_y = (
-            self.point(cov.xx).square,
-            self.point(cov.yy).square,
-        )
+        square_x, square_y = self.squares(cov)
         front = jnp.exp(-((safe_sqrt(cov.xx) - safe_sqrt(cov.yy)) ** 2) / 2)
         collinear = front * (1 + jnp.exp(-2 * cov.scale)) / 2
         drop = front * jnp.expm1(-2 * cov.scale * cov.sin2)
