@@ -25,6 +25,7 @@ from .activations import (
     softplus,
     tanh,
 )
+from .convolutional import Convolutional, Deconvolutional
 from .depth_profile import DepthProfile, depth_profile
 from .diagnosis import Diagnosis, diagnose
 from .dynamics import LinearModel, best_step, linearized, step_limit
@@ -54,7 +55,9 @@ from .training import cost, gradient_descent, train
 __all__ = [
     "Bars",
     "BatchNorm",
+    "Convolutional",
     "Curves",
+    "Deconvolutional",
     "DepthProfile",
     "Diagnosis",
     "FullyConnected",

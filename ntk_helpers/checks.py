@@ -54,6 +54,25 @@ def inputs(
     return finite(x, name)
 
 
+def grid_inputs(
+    x, name: str, shape: tuple[int, ...], channels: int | None = None
+) -> jax.Array:
+    """Return ``x`` as a floating array of shape (N, *shape, n_0), N >= 1.
+
+    Raises ``ValueError`` on another shape, on a number of channels n_0 other
+    than ``channels`` and on non-finite entries.
+    """
+    x = floating(x)
+    if x.shape[1:-1] != shape or x.ndim != len(shape) + 2 or 0 in x.shape:
+        expected = ", ".join(("N", *map(str, shape), "n_0"))
+        raise ValueError(f"{name} must have shape ({expected}), got {x.shape}")
+    if channels is not None and x.shape[-1] != channels:
+        raise ValueError(
+            f"{name} must have {channels} channels, got {x.shape[-1]}"
+        )
+    return finite(x, name)
+
+
 def targets(y, rows: int) -> jax.Array:
     """Return ``y`` as a floating array of shape (N, K) with N = ``rows``."""
     y = inputs(y, "y", last="K")
@@ -113,3 +132,22 @@ def on_sphere(x, name: str = "x") -> jax.Array:
                 f"to {norms.max():.6g}"
             )
     return x
+
+
+def grid_shape(shape) -> tuple[int, ...]:
+    """Return ``shape``, one or two integers >= 1, as a tuple of ints."""
+    shape = tuple(np.ravel(shape).tolist())
+    if len(shape) not in (1, 2):
+        raise ValueError(f"shape must have one or two axes, got {shape}")
+    return tuple(positive_integer(n, "shape") for n in shape)
+
+
+def positive_numbers(values, size: int, name: str) -> tuple[float, ...]:
+    """Return ``size`` finite numbers > 0 as a tuple of floats."""
+    numbers = np.ravel(np.asarray(values, float))
+    good = np.isfinite(numbers) & (numbers > 0)
+    if len(numbers) != size or not good.all():
+        raise ValueError(
+            f"{name} must be {size} finite numbers > 0, got {values!r}"
+        )
+    return tuple(numbers.tolist())

@@ -13,7 +13,7 @@ and ``ntk`` its limit as the width grows. A normalization layer is a further
 field, see :mod:`ntk_helpers.normalization`.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import jax
@@ -21,9 +21,10 @@ import jax.numpy as jnp
 
 from . import checks
 from .activations import relu
+from .architecture import check_fields, settled
 from .empirical import empirical_ntk
 from .nonlinearity import Nonlinearity
-from .normalization import Normalization, defined
+from .normalization import BatchNorm, LayerNorm, Normalization, defined
 from .parameters import Layer, drawn, input_dimension
 from .precision import matmul
 from .recursion import Kernels, recursion
@@ -52,24 +53,8 @@ class FullyConnected:
 
     def __post_init__(self):
         """Check every field."""
-        for name in ("depth", "width", "n_out"):
-            number = checks.positive_integer(getattr(self, name), name)
-            object.__setattr__(self, name, number)
-        beta = checks.unit_interval(self.beta, "beta")
-        object.__setattr__(self, "beta", beta)
-        if not isinstance(self.nonlinearity, Nonlinearity):
-            raise ValueError(
-                "nonlinearity must be a Nonlinearity, got "
-                f"{self.nonlinearity!r}; wrap a function with "
-                "Nonlinearity.from_function"
-            )
-        if self.normalization is not None:
-            if not isinstance(self.normalization, Normalization):
-                raise ValueError(
-                    "normalization must be None, a LayerNorm or a BatchNorm, "
-                    f"got {self.normalization!r}"
-                )
-            self.normalization.check_architecture(self.depth, self.width)
+        integers = "depth", "width", "n_out"
+        check_fields(self, integers, (LayerNorm, BatchNorm))
 
     def kernels(self, x, y=None) -> Kernels:
         """NNGP and NTK of the infinitely wide network, in one pass.
@@ -90,20 +75,16 @@ class FullyConnected:
         """
         x = checks.inputs(x, "x")
         y = None if y is None else checks.inputs(y, "y", x.shape[1])
-        s, normalization = self.nonlinearity, self.normalization
-        if normalization is not None:
+        if self.normalization is not None:
             for z, name in ((x, "x"), (y, "y")):
                 if z is not None:
-                    normalization.check_limit(z, name, self.beta)
-        kernels, error = recursion(
-            s, normalization, self.depth, self.beta, x, y
+                    self.normalization.check_limit(z, name, self.beta)
+        return settled(
+            self,
+            lambda net: recursion(
+                net.nonlinearity, net.normalization, net.depth, net.beta, x, y
+            ),
         )
-        finer = s.resolved(error)
-        if finer is not s:
-            return replace(self, nonlinearity=finer).kernels(x, y)
-        for value, name in zip(kernels, Kernels._fields, strict=True):
-            checks.finite(value, f"the {name} at depth {self.depth}")
-        return s.guarded(kernels, error)
 
     def nngp(self, x, y=None) -> jax.Array:
         """Covariance Sigma^(L) of the network at initialization, (N, M).
@@ -127,7 +108,7 @@ class FullyConnected:
         """
         n_in = checks.positive_integer(n_in, "n_in")
         dtype = jnp.result_type(float) if dtype is None else dtype
-        return drawn((n_in, *self._sizes), jnp.dtype(dtype), key)
+        return drawn(self._weight_shapes(n_in), jnp.dtype(dtype), key)
 
     def apply(self, params, x) -> jax.Array:
         """The network function f(x) = pre^(L)(x), (N, n_0) -> (N, n_out).
@@ -160,10 +141,10 @@ class FullyConnected:
         kernel = (_layerwise if pointwise else _generic)(self, params, x, y)
         return defined(kernel, self.normalization)
 
-    @property
-    def _sizes(self) -> tuple[int, ...]:
-        """n_1, ..., n_L."""
-        return *[self.width] * (self.depth - 1), self.n_out
+    def _weight_shapes(self, n_in: int) -> tuple[tuple[int, int], ...]:
+        """(n_{l+1}, n_l) for l = 0, ..., L-1."""
+        hidden = [self.width] * (self.depth - 1)
+        return tuple(zip([*hidden, self.n_out], [n_in, *hidden], strict=True))
 
     def _forward(self, params, x):
         """All pre-activations pre^(1..L) and activations alpha^(0..L-1)."""
@@ -185,7 +166,8 @@ class FullyConnected:
         return s(pre)
 
     def _check(self, params, x, name: str = "x"):
-        x = checks.inputs(x, name, input_dimension(params, self._sizes))
+        n_in = input_dimension(params, self._weight_shapes)
+        x = checks.inputs(x, name, n_in)
         if self.normalization is not None:
             self.normalization.check_batch(x, name)
         return x
