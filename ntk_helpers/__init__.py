@@ -25,6 +25,7 @@ from .activations import (
     softplus,
     tanh,
 )
+from .adversarial import Gan, GanState, load_state, save_state
 from .convolutional import Convolutional, Deconvolutional
 from .depth_profile import DepthProfile, depth_profile
 from .diagnosis import Diagnosis, diagnose
@@ -33,6 +34,13 @@ from .empirical import empirical_ntk
 from .flows import GradientDescent, GradientFlow, Momentum
 from .fully_connected import FullyConnected
 from .inference import Posterior, posterior, posterior_mean
+from .modes import (
+    ModeShares,
+    gram_matrix,
+    harmonic_energy,
+    mode_shares,
+    periodic_directions,
+)
 from .nonlinearity import Nonlinearity
 from .normalization import BatchNorm, LayerNorm
 from .recursion import Kernels
@@ -48,6 +56,7 @@ from .regimes import (
     regime,
 )
 from .remedies import Remedy
+from .samples import effective_classes, frechet_distance, relative_variance
 from .slider import Bars, Curves, Pictures, Slider
 from .spectra import Spectrum, spectrum, trace_share
 from .training import cost, gradient_descent, train
@@ -61,12 +70,15 @@ __all__ = [
     "DepthProfile",
     "Diagnosis",
     "FullyConnected",
+    "Gan",
+    "GanState",
     "GradientDescent",
     "GradientFlow",
     "Kernels",
     "LayerNorm",
     "LinearModel",
     "MeanField",
+    "ModeShares",
     "Momentum",
     "Nonlinearity",
     "Pictures",
@@ -85,22 +97,31 @@ __all__ = [
     "depth_profile",
     "depth_scale",
     "diagnose",
+    "effective_classes",
     "empirical_ntk",
     "erf",
     "exp",
     "fixed_point",
+    "frechet_distance",
     "freeze_bound",
     "gelu",
     "gradient_descent",
+    "gram_matrix",
+    "harmonic_energy",
     "identity",
     "leaky_relu",
     "linearized",
+    "load_state",
     "mean_field",
+    "mode_shares",
     "monomial",
+    "periodic_directions",
     "posterior",
     "posterior_mean",
     "regime",
+    "relative_variance",
     "relu",
+    "save_state",
     "sigmoid",
     "silu",
     "sin",

@@ -86,7 +86,8 @@ class BatchNorm:
     alpha(x) <- (alpha(x) - m)/sqrt(v + epsilon), m and v the mean and
     variance of each unit over the batch that is passed to the network, after
     the nonlinearity of hidden layer ``layer`` in 1, ..., L-1 (None: the last)
-    or, with ``before``, of its argument. No trainable scale or shift.
+    or, with ``before``, of its argument; ``everywhere``: of every hidden
+    layer. No trainable scale or shift.
     Gradients go through m and v. Source: Ioffe and Szegedy (2015), algorithm
     1.
 
@@ -98,12 +99,19 @@ class BatchNorm:
     layer: int | None = None
     before: bool = False
     epsilon: float = 1e-5
+    everywhere: bool = False
     pointwise = False
 
     def __post_init__(self):
         """Check the fields."""
         _check_fields(self)
+        _check_flag(self.everywhere, "everywhere")
         if self.layer is not None:
+            if self.everywhere:
+                raise ValueError(
+                    "layer must be None with everywhere=True, got "
+                    f"{self.layer!r}"
+                )
             layer = checks.positive_integer(self.layer, "layer")
             object.__setattr__(self, "layer", layer)
 
@@ -133,7 +141,9 @@ class BatchNorm:
         )
 
     def layers(self, last: int) -> range:
-        """The hidden layer it acts on."""
+        """The hidden layers it acts on."""
+        if self.everywhere:
+            return range(1, last + 1)
         layer = self.layer or last
         return range(layer, layer + 1)
 
@@ -179,10 +189,7 @@ def _standard(values, axis: int, epsilon: float):
 
 
 def _check_fields(normalization: Normalization):
-    if not isinstance(normalization.before, (bool, np.bool_)):
-        raise ValueError(
-            f"before must be True or False, got {normalization.before!r}"
-        )
+    _check_flag(normalization.before, "before")
     try:
         epsilon = float(normalization.epsilon)
     except (TypeError, ValueError):
@@ -192,6 +199,11 @@ def _check_fields(normalization: Normalization):
             f"epsilon must be a number >= 0, got {normalization.epsilon!r}"
         )
     object.__setattr__(normalization, "epsilon", epsilon)
+
+
+def _check_flag(value, name: str):
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def _check_depth(normalization: Normalization, depth: int):
