@@ -78,7 +78,8 @@ def frechet_distance(images, reference, components: int = 16) -> jax.Array:
     root = _root(covariances[1])
     cross = _root(matmul(root, matmul(covariances[0], root)))
     distance = jnp.sum((means[0] - means[1]) ** 2)
-    return distance + jnp.trace(covariances[0] + covariances[1] - 2 * cross)
+    spread = jnp.trace(covariances[0] + covariances[1] - 2 * cross)
+    return jnp.maximum(distance + spread, 0)
 
 
 def _moments(z):

@@ -63,6 +63,7 @@ CASES = (
     (ntk.LayerNorm(before=True, epsilon=0.1), 1, (1, 2)),
     (ntk.BatchNorm(), 0, (2,)),
     (ntk.BatchNorm(layer=1, before=True, epsilon=0), 0, (1,)),
+    (ntk.BatchNorm(everywhere=True, epsilon=1e-3), 0, (1, 2)),
 )
 
 
@@ -387,6 +388,11 @@ def test_a_batch_of_one_point():
             lambda: network(ntk.LayerNorm(), width=1),
             "needs a width >= 2, got 1",
         ),
+        (
+            lambda: ntk.BatchNorm(1, everywhere=True),
+            "layer must be None with everywhere=True, got 1",
+        ),
+        (lambda: ntk.BatchNorm(everywhere=1), "everywhere must be True or"),
         (lambda: network("batch"), "None, a LayerNorm or .* got 'batch'"),
     ),
 )
