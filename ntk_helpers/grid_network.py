@@ -25,7 +25,8 @@ from . import checks
 from .activations import relu
 from .architecture import check_fields, settled
 from .empirical import empirical_ntk
-from .grid_recursion import plan, recursion
+from .grid_recursion import plan as planned
+from .grid_recursion import recursion
 from .links import Links, Pooling, Shape, all_pairs, flat_pairs
 from .nonlinearity import Nonlinearity
 from .normalization import BatchNorm, defined
@@ -167,13 +168,20 @@ class GridNetwork:
         y = checks.grid_inputs(y, "y", self.shape, x.shape[-1])
         if self.normalization is not None:
             self.normalization.check_limit(x, "x", self.beta)
-        inputs, steps = self._plan(pairs)
+        plan = self._plan(pairs)
         flat = [z.reshape(len(z), -1, z.shape[-1]) for z in (x, y)]
         rates = jnp.asarray(self.learning_rates or (1,) * self.depth, x.dtype)
         kernels = settled(
             self,
             lambda net: recursion(
-                net.nonlinearity, wanted, net.beta, rates, inputs, steps, *flat
+                net.nonlinearity,
+                wanted,
+                plan.repeats,
+                net.beta,
+                rates,
+                plan.pairs,
+                plan.steps,
+                *flat,
             ),
         )
         return jax.tree.map(lambda value: self._shaped(value, pairs), kernels)
@@ -188,7 +196,7 @@ class GridNetwork:
     def _plan(self, pairs):
         if pairs is None:
             return _full_plan(self._geometry)
-        return plan(self._links(), flat_pairs(pairs, self.output_shape))
+        return planned(self._links(), flat_pairs(pairs, self.output_shape))
 
     @property
     def _geometry(self) -> "GridNetwork":
@@ -281,4 +289,4 @@ def _empirical(net: GridNetwork, params, x, y):
 
 @lru_cache(8)
 def _full_plan(net: GridNetwork):
-    return plan(net._links(), all_pairs(prod(net.output_shape)))
+    return planned(net._links(), all_pairs(prod(net.output_shape)))

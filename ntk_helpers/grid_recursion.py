@@ -47,46 +47,86 @@ class Step(NamedTuple):
     counts: np.ndarray | None
 
 
-def plan(links, pairs) -> tuple[np.ndarray, tuple[Step, ...]]:
-    """Pairs of the input's positions, and the steps up to ``pairs``.
+class Plan(NamedTuple):
+    """``pairs`` (R', 2) of the input's positions, and the steps from there.
+
+    Step i is done ``repeats[i]`` times: layers that do the same count as one.
+    """
+
+    pairs: np.ndarray
+    steps: tuple[Step, ...]
+    repeats: tuple[int, ...]
+
+
+def plan(links, pairs) -> Plan:
+    """What the ``pairs`` (R, 2) of the last layer's positions need.
 
     ``links``: of every layer, from the first to the last.
     """
-    steps = []
+    steps, repeats, above = [], [], None
     for layer in reversed(links):
+        same = layer is above and np.array_equal(pairs, steps[0].pairs)
+        if same and steps[0].parents is not None:
+            repeats[0] += 1
+            continue
         last = not steps
         table = layer.below(pairs)
         single = (None, None) if last else (layer.parents(), layer.counts)
         steps.insert(0, Step(*table[:3], pairs, *single))
-        pairs = table.pairs
-    return pairs, tuple(steps)
+        repeats.insert(0, 1)
+        pairs, above = table.pairs, layer
+    return Plan(pairs, tuple(steps), tuple(repeats))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def recursion(
-    s: Nonlinearity, wanted: str | None, beta, rates, pairs, steps, x, y
+    s: Nonlinearity,
+    wanted: str | None,
+    repeats,
+    beta,
+    rates,
+    pairs,
+    steps,
+    x,
+    y,
 ):
     """Kernels of ``pairs`` of the last layer and the duals' largest error.
 
-    ``x`` (N, Q, n_0) and ``y`` (M, Q, n_0); ``pairs`` and ``steps`` from
-    :func:`plan`; ``rates`` (L,), the learning rates of the layers. Results
-    have shape (N, M, R). ``wanted`` names the only kernel to compute; None
-    stands for both.
+    ``x`` (N, Q, n_0) and ``y`` (M, Q, n_0); ``repeats``, ``pairs`` and
+    ``steps`` of a :class:`Plan`; ``rates`` (L,), the learning rates of the
+    layers. Results have shape (N, M, R). ``wanted`` names the only kernel to
+    compute; None stands for both.
     """
     weight, bias = 1 - beta**2, beta**2
-    *points, pair = _identity(pairs, x, y)
-    theta, error = 0 * pair.gap, jnp.zeros((), x.dtype)
-    for rate, step in zip(rates, steps[:-1], strict=False):
+
+    def layer(step, pairs, first, index, state):
+        squares, pair, theta, error = state
+        rate = rates[first + index]
         carried = _linked(step, pair.slope * theta)
-        pair = _averaged(step, points, pair, pairs)
-        points = [_over_parents(step, point) for point in points]
-        pairs = step.pairs
-        cov = affine(*_at(points, pairs), pair, beta)
+        pair = _averaged(step, squares, pair, pairs)
+        squares = [_over_parents(step, square) for square in squares]
+        cov = affine(*_at(squares, step.pairs), pair, beta)
         theta = rate * cov.xy + weight * carried
-        points = [s.point(weight * p.square + bias) for p in points]
+        points = [s.point(weight * square + bias) for square in squares]
         for point in points:
-            error = jnp.maximum(error, jnp.max(jnp.asarray(point.error)))
-        pair = s.pair(cov)
+            latest = jnp.max(jnp.asarray(point.error, x.dtype))
+            error = jnp.maximum(error, latest)
+        squares = [point.square for point in points]
+        return squares, s.pair(cov), theta, error
+
+    squares, pair = _identity(pairs, x, y)
+    state = squares, pair, 0 * pair.gap, jnp.zeros((), x.dtype)
+    first = 0
+    for step, count in zip(steps[:-1], repeats, strict=False):
+        state = (
+            jax.lax.fori_loop(
+                0, count, partial(layer, step, pairs, first), state
+            )
+            if count > 1
+            else layer(step, pairs, first, 0, state)
+        )
+        pairs, first = step.pairs, first + count
+    _, pair, theta, error = state
     nngp = ntk = None
     product = (pair.cogap - pair.gap) / 4
     if wanted != "ntk":
@@ -99,32 +139,28 @@ def recursion(
 
 
 def _identity(pairs, x, y):
-    """Moments of the inputs themselves, as the first layer receives them."""
+    """E[alpha^2] and pair moments of the inputs, for the first layer."""
     at_first = x[:, pairs[:, 0]].swapaxes(0, 1)
     at_second = y[:, pairs[:, 1]].swapaxes(0, 1)
     squares = [jnp.mean(z**2, axis=2).T for z in (x, y)]
-    points = [PointMoments(0 * k, k, jnp.ones_like(k)) for k in squares]
-    xx, yy = (point.square for point in _at(points, pairs))
+    xx, yy = (point.square for point in _at(squares, pairs))
     angles = jax.vmap(half_angles)(at_first, at_second)
-    return *points, Covariance(xx, yy, *angles).as_moments()[2]
+    return squares, Covariance(xx, yy, *angles).as_moments()[2]
 
 
-def _at(points, pairs):
-    """Moments at both positions of every pair, (R, N, 1) and (R, 1, M)."""
-    x, y = points
-    return (
-        x._replace(square=x.square[pairs[:, 0], :, None]),
-        y._replace(square=y.square[pairs[:, 1], None, :]),
-    )
+def _at(squares, pairs):
+    """E[alpha^2] at both positions of every pair, (R, N, 1) and (R, 1, M)."""
+    x, y = squares
+    both = x[pairs[:, 0], :, None], y[pairs[:, 1], None, :]
+    return [PointMoments(None, square, None) for square in both]
 
 
-def _over_parents(step: Step, point: PointMoments) -> PointMoments:
+def _over_parents(step: Step, square):
     """E[alpha^2] summed over the links of every position, over |P(p)|."""
-    total = _gathered(point.square, step.parents)
-    return point._replace(square=total / step.counts[:, None])
+    return _gathered(square, step.parents) / step.counts[:, None]
 
 
-def _averaged(step: Step, points, pair: PairMoments, pairs) -> PairMoments:
+def _averaged(step: Step, squares, pair: PairMoments, pairs) -> PairMoments:
     r"""Gap and cogap of the sums over the links, without cancellation.
 
     To sum_k (m - K) over the shared taps, m = sqrt(E[s(u)^2] E[s(v)^2]), the
@@ -135,8 +171,8 @@ def _averaged(step: Step, points, pair: PairMoments, pairs) -> PairMoments:
 
     the last bracket being 0 where all taps are shared.
     """
-    x, y = (point.square for point in _at(points, pairs))
-    means = [_over_parents(step, point) for point in points]
+    x, y = (point.square for point in _at(squares, pairs))
+    means = [_over_parents(step, square) for square in squares]
     mean_x, mean_y = (point.square for point in _at(means, step.pairs))
     spread = (safe_sqrt(x) - safe_sqrt(y)) ** 2
     mean_spread = (safe_sqrt(mean_x) - safe_sqrt(mean_y)) ** 2

@@ -6,6 +6,7 @@ sums over the links of p, the kernels over the taps that p and p' share; both
 are read off the same table.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +111,7 @@ def flattening(shape: Shape) -> Links:
     return Links(np.arange(size)[:, None], np.array([size]), size)
 
 
+@lru_cache(64)
 def deconvolution(
     shape: Shape, window: int, stride: int, cyclic: bool, graph_based: bool
 ) -> Links:
@@ -121,6 +123,7 @@ def deconvolution(
     return _grid(_upward, shape, window, stride, cyclic, graph_based)
 
 
+@lru_cache(64)
 def convolution(
     shape: Shape, window: int, stride: int, cyclic: bool, graph_based: bool
 ) -> Links:
