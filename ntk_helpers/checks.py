@@ -104,6 +104,13 @@ def positive_integer(value, name: str) -> int:
     return number
 
 
+def boolean(value, name: str) -> bool:
+    """Return ``value`` as a bool; raise ``ValueError`` on anything else."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def unit_interval(value, name: str) -> float:
     """Return ``value`` as a float; raise ``ValueError`` outside [0, 1]."""
     try:

@@ -11,8 +11,9 @@ from math import prod
 import jax
 import jax.numpy as jnp
 
+from . import checks
 from .grid_network import GridNetwork
-from .links import Pooling, convolution, deconvolution, flattening
+from .links import Pooling, Shape, convolution, deconvolution, flattening
 from .precision import HIGHEST, matmul
 
 
@@ -47,7 +48,7 @@ class Deconvolutional(GridNetwork):
 
     def _weight_shapes(self, n_in: int):
         hidden = [self.width] * (self.depth - 1)
-        return self._windows([n_in, *hidden, self.n_out])
+        return _windows(self, [n_in, *hidden, self.n_out])
 
     def _sum(self, weights, alpha, layer: int):
         offset = (self.window - self.stride) // 2
@@ -86,6 +87,7 @@ class Convolutional(GridNetwork):
     def __post_init__(self):
         """Check every field."""
         super().__post_init__()
+        checks.boolean(self.pooling, "pooling")
         if self.cyclic and any(
             n % self.stride for shape in self._shapes[:-1] for n in shape
         ):
@@ -117,7 +119,7 @@ class Convolutional(GridNetwork):
         channels = n_in if self.depth == 1 else self.width
         dense = () if self.pooling else self._shapes[-1]
         return (
-            *self._windows([n_in, *[self.width] * (self.depth - 1)]),
+            *_windows(self, [n_in, *[self.width] * (self.depth - 1)]),
             (self.n_out, channels, *dense),
         )
 
@@ -135,6 +137,13 @@ class Convolutional(GridNetwork):
         ]
         total = _convolution(alpha, weights, padding, stride=self.stride)
         return _cropped(total, margin)
+
+
+def _windows(net: GridNetwork, channels) -> tuple[Shape, ...]:
+    """Shapes of the weights between layers of these ``channels``."""
+    window = (net.window,) * len(net.shape)
+    pairs = zip(channels[1:], channels[:-1], strict=True)
+    return tuple((*pair, *window) for pair in pairs)
 
 
 def _convolution(alpha, weights, padding, stride: int = 1, dilation: int = 1):

@@ -164,8 +164,8 @@ def half_angles(x, y=None):
     are redone from the difference of the unit vectors, row by row. ``y=None``
     stands for ``x`` and makes the diagonal exact.
     """
-    unit_x = _unit(x)
-    unit_y = unit_x if y is None else _unit(y)
+    unit_x = unit(x)
+    unit_y = unit_x if y is None else unit(y)
     cosine = matmul(unit_x, unit_y.T)
     if y is None:
         cosine = (cosine + cosine.T) / 2
@@ -179,8 +179,9 @@ def half_angles(x, y=None):
     return sin2, jnp.where(sign > 0, 1 - small, small)
 
 
-def _unit(x):
-    norm = safe_sqrt(jnp.sum(x**2, axis=1, keepdims=True))
+def unit(x):
+    """Vectors along the last axis at length 1; zero stays zero."""
+    norm = safe_sqrt(jnp.sum(x**2, axis=-1, keepdims=True))
     return x / jnp.where(norm > 0, norm, 1)
 
 

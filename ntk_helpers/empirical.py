@@ -52,6 +52,25 @@ def empirical_ntk(f: Callable, params, x, y=None, batch_size: int = 16):
     return kernel[:, :, 0, 0] if kernel.shape[2:] == (1, 1) else kernel
 
 
+def with_rates(f: Callable, params, rates):
+    """A function and its parameters, whose kernel weighs ``params[l]``.
+
+    Its empirical NTK is sum_l ``rates[l]`` times the part of ``params[l]``
+    in that of ``f`` at ``params``: a change of the new parameters, which are
+    0, moves those of layer l sqrt(``rates[l]``) as far.
+    """
+    roots = [rate**0.5 for rate in rates]
+
+    def moved(changes, x):
+        layers = [
+            jax.tree.map(lambda p, c, root=root: p + root * c, layer, change)
+            for layer, change, root in zip(params, changes, roots, strict=True)
+        ]
+        return f(layers, x)
+
+    return moved, jax.tree.map(jnp.zeros_like, params)
+
+
 @partial(jax.jit, static_argnums=(0, 4))
 def _columns(f, params, x, y, batch_size):
     """Theta, one row for each output of ``y``."""

@@ -13,8 +13,8 @@ and b drawn from N(0, 1),
 A subclass says what the links are and how the finite network sums over them.
 """
 
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 
 import jax
@@ -24,10 +24,10 @@ import numpy as np
 from . import checks
 from .activations import relu
 from .architecture import check_fields, settled
-from .empirical import empirical_ntk
-from .grid_recursion import plan as planned
+from .empirical import empirical_ntk, with_rates
+from .grid_plan import full_plan, plan
 from .grid_recursion import recursion
-from .links import Links, Pooling, Shape, all_pairs, flat_pairs
+from .links import Links, Pooling, Shape, flat_pairs
 from .nonlinearity import Nonlinearity
 from .normalization import BatchNorm, defined
 from .parameters import Layer, drawn, input_dimension
@@ -71,6 +71,8 @@ class GridNetwork:
         integers = "depth", "window", "stride", "width", "n_out"
         check_fields(self, integers, (BatchNorm,))
         object.__setattr__(self, "shape", checks.grid_shape(self.shape))
+        checks.boolean(self.cyclic, "cyclic")
+        checks.boolean(self.graph_based, "graph_based")
         if self.window < self.stride:
             raise ValueError(
                 "window must be at least the stride, else positions have no "
@@ -142,9 +144,7 @@ class GridNetwork:
     def apply(self, params, x) -> jax.Array:
         """f(x), (N, *shape, n_0) -> (N, *output_shape, n_out).
 
-        With batch normalization it depends on ``x`` as a batch. Raises
-        ``ValueError`` where ``params`` or ``x`` do not fit, and where a
-        normalization divides by 0.
+        Batch normalization and errors as in :meth:`FullyConnected.apply`.
         """
         outputs = _outputs(self, params, self._check(params, x))
         return defined(outputs, self.normalization)
@@ -163,53 +163,32 @@ class GridNetwork:
 
     def _kernels(self, wanted, x, y, pairs) -> Kernels:
         x = checks.grid_inputs(x, "x", self.shape)
-        if y is None:
-            y = x
+        y = x if y is None else y
         y = checks.grid_inputs(y, "y", self.shape, x.shape[-1])
         if self.normalization is not None:
             self.normalization.check_limit(x, "x", self.beta)
-        plan = self._plan(pairs)
+        planned = self._plan(pairs)
         flat = [z.reshape(len(z), -1, z.shape[-1]) for z in (x, y)]
         rates = jnp.asarray(self.learning_rates or (1,) * self.depth, x.dtype)
+        rest = self.beta, rates, planned, *flat
         kernels = settled(
-            self,
-            lambda net: recursion(
-                net.nonlinearity,
-                wanted,
-                plan.repeats,
-                net.beta,
-                rates,
-                plan.pairs,
-                plan.steps,
-                *flat,
-            ),
+            self, lambda net: recursion(net.nonlinearity, wanted, *rest)
         )
-        return jax.tree.map(lambda value: self._shaped(value, pairs), kernels)
-
-    def _shaped(self, kernel, pairs):
-        """(N, M, R) as promised by :meth:`kernels`."""
-        size = prod(self.output_shape)
-        positions = (size, size) if self.output_shape else ()
-        full = (*kernel.shape[:2], *positions)
-        return kernel.reshape(full) if pairs is None else kernel
-
-    def _plan(self, pairs):
-        if pairs is None:
-            return _full_plan(self._geometry)
-        return planned(self._links(), flat_pairs(pairs, self.output_shape))
+        if pairs is not None:
+            return kernels
+        full = (len(x), len(y), *self._positions)
+        return jax.tree.map(lambda value: value.reshape(full), kernels)
 
     @property
-    def _geometry(self) -> "GridNetwork":
-        """The same grid and links; the rest at fixed values."""
-        return replace(
-            self,
-            width=2,
-            nonlinearity=relu,
-            beta=0.0,
-            n_out=1,
-            normalization=None,
-            learning_rates=None,
-        )
+    def _positions(self):
+        """Axes of pairs of positions: (P, P), none after a dense layer."""
+        return (prod(self.output_shape),) * 2 if self.output_shape else ()
+
+    def _plan(self, pairs):
+        links, grid = self._links(), self.output_shape
+        if pairs is None:
+            return full_plan(links, prod(grid))
+        return plan(links, flat_pairs(pairs, grid))
 
     def _links(self) -> tuple[Links | Pooling, ...]:
         """Of every layer, from the first to the last."""
@@ -219,12 +198,6 @@ class GridNetwork:
         """Shapes of W^(0), ..., W^(L-1)."""
         raise NotImplementedError
 
-    def _windows(self, channels) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the weights between layers of these ``channels``."""
-        window = (self.window,) * len(self.shape)
-        pairs = zip(channels[1:], channels[:-1], strict=True)
-        return tuple((*pair, *window) for pair in pairs)
-
     def _sum(self, weights, alpha, layer: int):
         """Sum over the links of layer + 1, (N, *grid, n_l) -> n_{l+1}."""
         raise NotImplementedError
@@ -232,9 +205,8 @@ class GridNetwork:
     def _forward(self, params, x):
         """pre^(L) from the input."""
         alpha = x
-        for index, (layer, links) in enumerate(
-            zip(params, self._links(), strict=True)
-        ):
+        layers = zip(params, self._links(), strict=True)
+        for index, (layer, links) in enumerate(layers):
             total = self._sum(layer.weights, alpha, index)
             scale = ((1 - self.beta**2) / alpha.shape[-1]) ** 0.5
             scale = scale / np.sqrt(links.counts).astype(alpha.dtype)
@@ -267,26 +239,13 @@ def _outputs(net: GridNetwork, params, x):
 
 @partial(jax.jit, static_argnums=0)
 def _empirical(net: GridNetwork, params, x, y):
-    roots = [rate**0.5 for rate in net.learning_rates or (1,) * net.depth]
+    def outputs(params, z):
+        return net._forward(params, z).reshape(len(z), -1)
 
-    def outputs(changes, z):
-        # A step that is sqrt(eta_l) as long: the layer's kernel times eta_l.
-        moved = [
-            jax.tree.map(lambda p, c, root=root: p + root * c, layer, change)
-            for layer, change, root in zip(params, changes, roots, strict=True)
-        ]
-        return net._forward(moved, z).reshape(len(z), -1)
-
-    zero = jax.tree.map(jnp.zeros_like, params)
-    kernel = empirical_ntk(outputs, zero, x, y)
+    rates = net.learning_rates or (1,) * net.depth
+    kernel = empirical_ntk(*with_rates(outputs, params, rates), x, y)
     size, k = prod(net.output_shape), net.n_out
     kernel = kernel.reshape(*kernel.shape[:2], size, k, size, k)
-    kernel = kernel.swapaxes(3, 4)
-    positions = (size, size) if net.output_shape else ()
     channels = (k, k) if k > 1 else ()
-    return kernel.reshape(*kernel.shape[:2], *positions, *channels)
-
-
-@lru_cache(8)
-def _full_plan(net: GridNetwork):
-    return planned(net._links(), all_pairs(prod(net.output_shape)))
+    full = (*kernel.shape[:2], *net._positions, *channels)
+    return kernel.swapaxes(3, 4).reshape(full)

@@ -6,19 +6,21 @@ sums over the links of p, the kernels over the taps that p and p' share; both
 are read off the same table.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 Shape = tuple[int, ...]
+NONE = np.iinfo(np.int32).max  # in a table: no position, no pair
 
 
 class PairTable(NamedTuple):
     """What R pairs of output positions need of the pairs below.
 
     ``rows`` (R, J): the pairs below that are linked by shared taps, as rows
-    of ``pairs`` (R', 2), the value R' standing for none; ``weights`` (R,):
+    of ``pairs`` (R', 2), filled up with ``NONE``; ``weights`` (R,):
     1/sqrt(|P(p)| |P(p')|); ``complete`` (R,): whether p and p' share all
     their taps.
     """
@@ -29,7 +31,8 @@ class PairTable(NamedTuple):
     pairs: np.ndarray
 
 
-class Links(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Links:
     """Links of one layer between flattened positions.
 
     ``sources`` (K, P): the input position that tap k links to output p, -1
@@ -42,27 +45,23 @@ class Links(NamedTuple):
     size: int
 
     def parents(self) -> np.ndarray:
-        """Input positions of every output, (P, J); Q stands for none."""
-        return _compressed(self.sources, self.size)
+        """Input positions of every output, (P, J), filled with ``NONE``."""
+        linked = self.sources >= 0
+        return _compressed(self.sources[linked], linked)
 
     def below(self, pairs: np.ndarray) -> PairTable:
         """What the ``pairs`` (R, 2) of output positions need."""
-        first, second = (
-            self.sources[:, pairs[:, 0]],
-            self.sources[:, pairs.T[1]],
-        )
+        first, second = (self.sources[:, p] for p in pairs.T)
         shared = (first >= 0) & (second >= 0)
-        codes = np.where(shared, first * self.size + second, -1)
-        used = np.zeros(self.size**2, bool)
-        used[codes[shared]] = True
-        needed = np.flatnonzero(used)
-        rows = np.cumsum(used) - 1
-        codes = np.where(shared, rows[codes], -1)
-        counts = self.counts[pairs]
+        complete = ((first >= 0) == (second >= 0)).all(axis=0)
+        codes = first[shared].astype(int) * self.size + second[shared]
+        needed, number = np.unique(codes, return_inverse=True)
+        if not len(needed):  # arrays without rows cannot be indexed
+            needed = np.zeros(1, int)
         return PairTable(
-            _compressed(codes, len(needed)),
-            1 / np.sqrt(counts.prod(axis=1)),
-            np.all((first >= 0) == (second >= 0), axis=0),
+            _compressed(number, shared),
+            1 / np.sqrt(self.counts[pairs].prod(axis=1)),
+            complete,
             np.stack(np.divmod(needed, self.size), axis=1),
         )
 
@@ -105,6 +104,7 @@ def flat_pairs(pairs, shape: Shape) -> np.ndarray:
     return np.ravel_multi_index(np.moveaxis(pairs, 2, 0), shape)
 
 
+@lru_cache(64)
 def flattening(shape: Shape) -> Links:
     """One output position, one tap for each of the input's positions."""
     size = int(np.prod(shape))
@@ -157,7 +157,7 @@ def _grid(axis_sources, shape, window, stride, cyclic, graph_based) -> Links:
     if not graph_based:
         interior = _joined(axis_sources, shape, window, stride, True)
     counts = (interior >= 0).sum(axis=0)
-    return Links(sources, counts, int(np.prod(shape)))
+    return Links(sources.astype(np.int32), counts, int(np.prod(shape)))
 
 
 def _joined(axis_sources, shape, window, stride, cyclic) -> np.ndarray:
@@ -175,13 +175,13 @@ def _joined(axis_sources, shape, window, stride, cyclic) -> np.ndarray:
     return joined
 
 
-def _compressed(table: np.ndarray, none: int) -> np.ndarray:
-    """Columns of ``table`` (K, R) without their -1, as rows (R, J).
+def _compressed(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """``values`` of the entries of a table (K, R) that are ``kept``, (R, J).
 
-    J is the longest; ``none`` fills the others.
+    J >= 1 is the most that a column keeps; ``NONE`` fills the others.
     """
-    rows = table.T
-    longest = int((rows >= 0).sum(axis=1).max())
-    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :longest]
-    kept = np.take_along_axis(rows, order, axis=1)
-    return np.where(kept < 0, none, kept)
+    place = np.cumsum(kept, axis=0, dtype=np.int32) - 1
+    most = max(1, place[-1].max() + 1)
+    rows = np.full((kept.shape[1], most), NONE, np.int32)
+    rows[np.nonzero(kept)[1], place[kept]] = values
+    return rows
