@@ -35,12 +35,14 @@ class Plan(NamedTuple):
     """What :func:`ntk_helpers.grid_recursion.recursion` follows.
 
     ``inputs`` (R_0, 2): pairs of the input's positions; ``hidden``: steps of
-    the L-1 hidden layers, stacked along a first axis, None for L = 1;
+    hidden layers, stacked along a first axis, layers that do the same being
+    one; ``order`` (L-1,): the step of each hidden layer (both None for L = 1);
     ``rows`` and ``weights``: of the last layer.
     """
 
     inputs: np.ndarray
     hidden: Step | None
+    order: np.ndarray | None
     rows: np.ndarray
     weights: np.ndarray
 
@@ -52,15 +54,18 @@ def plan(links, pairs) -> Plan:
     """
     *before, last = links
     rows, weights, _, pairs = last.below(pairs)
-    steps = []
+    steps, order, above = [], [], None
     for layer in reversed(before):
-        table = layer.below(pairs)
-        steps.insert(0, Step(*table[:3], pairs, layer.parents(), layer.counts))
-        pairs = table.pairs
+        if layer is not above or not np.array_equal(pairs, steps[-1].pairs):
+            table = layer.below(pairs)
+            single = layer.parents(), layer.counts
+            steps.append(Step(*table[:3], pairs, *single))
+            pairs, above = table.pairs, layer
+        order.insert(0, len(steps) - 1)
     if not steps:
-        return Plan(pairs, None, rows, weights)
+        return Plan(pairs, None, None, rows, weights)
     hidden = _stacked(steps, len(pairs), before[0].size)
-    return Plan(pairs, hidden, rows, weights)
+    return Plan(pairs, hidden, np.array(order), rows, weights)
 
 
 @lru_cache(8)

@@ -40,9 +40,10 @@ def recursion(s: Nonlinearity, wanted: str | None, beta, rates, plan, x, y):
     """
     weight, bias = 1 - beta**2, beta**2
 
-    def layer(state, tables):
+    def layer(state, rule):
         pairs, square, pair, theta, error = state
-        step, rate = tables
+        number, rate = rule
+        step = jax.tree.map(lambda table: table[number], plan.hidden)
         below = _at(square, pairs, len(x))
         square = _over_parents(step, square)
         above = _at(square, step.pairs, len(x))
@@ -58,7 +59,7 @@ def recursion(s: Nonlinearity, wanted: str | None, beta, rates, plan, x, y):
     state = square, pair, 0 * pair.gap, jnp.zeros((), x.dtype)
     if plan.hidden is not None:
         state = _enlarged(plan, *state)
-        state = jax.lax.scan(layer, state, (plan.hidden, rates[:-1]))[0][1:]
+        state = jax.lax.scan(layer, state, (plan.order, rates[:-1]))[0][1:]
     _, pair, theta, error = state
     nngp = ntk = None
     product = (pair.cogap - pair.gap) / 4
