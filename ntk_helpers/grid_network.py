@@ -1,9 +1,8 @@
-r"""Networks whose units sit on a grid: one architecture, two views.
+r"""Convolutional and deconvolutional networks: what both families share.
 
-What convolutional and deconvolutional networks share. A layer has n_l units,
-its channels, at every position of a grid of one or two axes; with the links
-of :mod:`ntk_helpers.links`, P(p) those of position p, and all entries of W_k
-and b drawn from N(0, 1),
+A layer has n_l units, its channels, at every position of a grid of one or two
+axes. With the links of :mod:`ntk_helpers.links`, P(p) those of position p, and
+all entries of W_k and b drawn from N(0, 1),
 
     alpha^(0) = x
     pre^(l+1)_p = sqrt(1-beta^2)/sqrt(n_l |P(p)|) sum_k W^(l)_k alpha^(l)_q

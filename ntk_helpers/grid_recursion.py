@@ -157,22 +157,21 @@ def _linked(step: Step, values):
 
 
 def _read_out(plan: Plan, values, weight, bias):
-    """bias + weight times the sums of the last layer, (N, M, R).
-
-    Column by column of the table: the result is the largest array there is,
-    and the fastest sums are those along whole blocks (N, M).
-    """
-
-    def add(column, total):
-        row = jax.lax.dynamic_index_in_dim(plan.rows, column, 1, False)
-        return total + values.at[row].get(mode="fill", fill_value=0)
-
-    total = jnp.zeros((len(plan.rows), *values.shape[1:]), values.dtype)
-    total = jax.lax.fori_loop(0, plan.rows.shape[1], add, total)
+    """bias + weight times the sums of the last layer, (N, M, R)."""
+    total = _gathered(values, plan.rows)
     weights = weight * plan.weights.astype(values.dtype)
     return jnp.moveaxis(bias + weights[:, None, None] * total, 0, -1)
 
 
 def _gathered(values, rows):
-    """sum_j values[rows[:, j]]; rows past the end count as 0."""
-    return values.at[rows].get(mode="fill", fill_value=0).sum(axis=1)
+    """sum_j values[rows[:, j]]; rows past the end count as 0.
+
+    Column by column: all of them at once would take J times the memory.
+    """
+
+    def add(column, total):
+        row = jax.lax.dynamic_index_in_dim(rows, column, 1, False)
+        return total + values.at[row].get(mode="fill", fill_value=0)
+
+    total = jnp.zeros((len(rows), *values.shape[1:]), values.dtype)
+    return jax.lax.fori_loop(0, rows.shape[1], add, total)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from . import checks
 from .covariance import Covariance
@@ -93,7 +92,8 @@ class BatchNorm:
 
     After the last nonlinearity the mean of f over the batch is beta b for all
     parameters, hence the sum of each row of Theta over the batch of N points
-    is N beta^2 at any width. An infinite-width kernel is refused.
+    is N beta^2 at any width. The limit of infinite width is a matrix for
+    each batch, without a closed form in general, and is refused.
     """
 
     layer: int | None = None
@@ -105,7 +105,7 @@ class BatchNorm:
     def __post_init__(self):
         """Check the fields."""
         _check_fields(self)
-        _check_flag(self.everywhere, "everywhere")
+        checks.boolean(self.everywhere, "everywhere")
         if self.layer is not None:
             if self.everywhere:
                 raise ValueError(
@@ -134,8 +134,8 @@ class BatchNorm:
     def check_limit(self, x, name: str, beta: float):
         """Raise ``ValueError``: pairs of points do not determine the limit."""
         raise ValueError(
-            "no infinite-width kernel is known for batch normalization with "
-            "any nonlinearity: its limit depends on the whole batch. Use "
+            "batch normalization has no infinite-width kernel of pairs of "
+            "points: its limit depends on the whole batch. Use "
             "empirical_ntk(params, x) of the finite network; with BatchNorm() "
             "after the last nonlinearity its rows sum to N beta^2 at any width"
         )
@@ -189,7 +189,7 @@ def _standard(values, axis: int, epsilon: float):
 
 
 def _check_fields(normalization: Normalization):
-    _check_flag(normalization.before, "before")
+    checks.boolean(normalization.before, "before")
     try:
         epsilon = float(normalization.epsilon)
     except (TypeError, ValueError):
@@ -199,11 +199,6 @@ def _check_fields(normalization: Normalization):
             f"epsilon must be a number >= 0, got {normalization.epsilon!r}"
         )
     object.__setattr__(normalization, "epsilon", epsilon)
-
-
-def _check_flag(value, name: str):
-    if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def _check_depth(normalization: Normalization, depth: int):

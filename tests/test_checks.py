@@ -58,3 +58,38 @@ def test_on_sphere(dtype):
             checks.on_sphere(wrong.astype(dtype), "z")
     with pytest.raises(ValueError, match=r"sqrt\(n_0\) = 2, got norms from 4"):
         checks.on_sphere(np.array([[2, 2, 2, 2]], dtype))
+
+
+def test_boolean():
+    assert checks.boolean(np.True_, "cyclic") is True
+    for value in (1, 0.0, "yes", None):
+        with pytest.raises(ValueError, match="cyclic must be True or False"):
+            checks.boolean(value, "cyclic")
+
+
+def test_grid_shape():
+    assert checks.grid_shape(3) == (3,)
+    assert checks.grid_shape([np.int64(2), 5]) == (2, 5)
+    with pytest.raises(ValueError, match=r"one or two axes, got \(1, 1, 1\)"):
+        checks.grid_shape((1, 1, 1))
+    for shape in ((0, 2), (2.0, 2), (True,)):
+        with pytest.raises(ValueError, match="shape must be an integer >= 1"):
+            checks.grid_shape(shape)
+
+
+def test_positive_numbers():
+    assert checks.positive_numbers([1, 0.5], 2, "rates") == (1.0, 0.5)
+    for values in ([1], [1, 0], [1, np.inf], [1, np.nan], [1, -1]):
+        with pytest.raises(ValueError, match="rates must be 2 finite numbers"):
+            checks.positive_numbers(values, 2, "rates")
+
+
+def test_grid_inputs(dtype):
+    x = np.zeros((2, 3, 4, 1), dtype)
+    assert checks.grid_inputs(x, "x", (3, 4), 1).dtype == dtype
+    with pytest.raises(ValueError, match=r"\(N, 4, 3, n_0\), got \(2, 3, 4"):
+        checks.grid_inputs(x, "x", (4, 3))
+    with pytest.raises(ValueError, match="x must have 2 channels, got 1"):
+        checks.grid_inputs(x, "x", (3, 4), 2)
+    with pytest.raises(ValueError, match="x must be finite"):
+        checks.grid_inputs(x + np.nan, "x", (3, 4))

@@ -344,7 +344,7 @@ def test_other_errors():
     with pytest.raises(ValueError, match="n_in must be an integer >= 1"):
         SHORT.init(jax.random.key(0), 0)
     normalized = NORMALIZED(normalization=ntk.BatchNorm())
-    with pytest.raises(ValueError, match="no infinite-width kernel is known"):
+    with pytest.raises(ValueError, match="no infinite-width kernel of pairs"):
         normalized.ntk(LINE[:, :3])
     with pytest.raises(ValueError, match="pairs must be integers of shape"):
         SHORT.ntk(ONES, pairs=[[0, 1]])
