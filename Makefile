@@ -35,7 +35,7 @@ help:
 	@echo "make lint    check style, and that notebooks are stored in normal form"
 	@echo "make strip   bring notebooks to the stored form: no images, small text outputs stay"
 	@echo "make lab     open the notebooks in JupyterLab"
-	@echo "make bench   time the empirical kernel"
+	@echo "make bench   time the empirical kernel, measure the memory of the largest one"
 	@echo "make lock    renew requirements.txt from pyproject.toml (needs uv)"
 	@echo "make clean   remove what was built, and the environment"
 

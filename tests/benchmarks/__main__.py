@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 import ntk_helpers as ntk
 
+from .memory import PROMISED as PEAK_PROMISED
+from .memory import measured
 from .timing import Comparison, compare, table
 
 PROMISED = 50  # layerwise empirical NTK against the full Jacobian
@@ -68,10 +70,16 @@ def main():
     ]
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, float32")
     print(table(comparisons))
-    rows = [comparison._asdict() for comparison in comparisons]
+    memory = measured()
+    print(
+        f"{memory.name}: {memory.ratio:.2f} ({memory.peak_bytes / 1e9:.2f} GB)"
+    )
+    rows = [row._asdict() for row in (*comparisons, memory)]
     pathlib.Path("benchmarks.json").write_text(json.dumps(rows, indent=2))
     if comparisons[0].ratio < PROMISED:
         sys.exit(f"expected a ratio of at least {PROMISED} in the first row")
+    if memory.peak_bytes > PEAK_PROMISED:
+        sys.exit(f"expected a peak below {PEAK_PROMISED / 1e9:.0f} GB")
 
 
 if __name__ == "__main__":
