@@ -242,3 +242,16 @@ BAD = {
 def test_what_does_not_fit_is_refused(message):
     with pytest.raises(ValueError, match=message):
         BAD[message]()
+
+
+def test_bars_name_as_many_modes_as_fit():
+    """Neighbours must not touch; a long name only needs room for itself."""
+    four = ["erf", "relu 0.5", "relu 0.1", "normalized"]
+    bars = ntk.Bars(np.ones((2, 4)), labels=four)
+    assert [name for _, name in bars.x_ticks()] == four
+    many = ntk.Bars(np.ones((2, 40)))
+    names = [name for _, name in many.x_ticks()]
+    assert names[:2] == ["1", str(1 + int(names[1]) - int(names[0]))]
+    assert 8 < len(names) < 40
+    long = ntk.Bars(np.ones((2, 4)), labels=[16 * c for c in "abcd"])
+    assert [name[0] for _, name in long.x_ticks()] == ["a", "c"]

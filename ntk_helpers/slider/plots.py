@@ -7,6 +7,7 @@ the integers of all frames to the page's script.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -205,9 +206,16 @@ class Bars(Plot):
 
     def x_ticks(self):
         """As many modes as there is room for, each below its bar."""
-        longest = max(len(name) for name in self.names) + 1
-        room = int((WIDTH - 70) / (LETTER * longest)) or 1
-        every = -(-self.modes // room)
+        space = (WIDTH - 60) / self.modes / LETTER  # letters for each bar
+        halves = [(len(name) + 0.5) / 2 for name in self.names]
+        every = next(
+            every
+            for every in range(1, self.modes + 1)
+            if all(
+                left + right <= every * space
+                for left, right in pairwise(halves[::every])
+            )
+        )
         shown = range(0, self.modes, every)
         centres = self.x_axis.positions([k + 0.5 for k in shown]).tolist()
         return [
