@@ -11,11 +11,11 @@ FAKE = RNG.normal(size=(300, 6)) @ (0.5 * MIXING[::-1])
 
 
 def test_relative_variance(dtype):
-    images = np.array([[0.0, 0], [2, 0]], dtype).reshape(2, 2, 1)
+    images = np.array([[3.0, 0], [3, 2]], dtype).reshape(2, 2, 1)
     reference = np.array([[0.0, 0], [2, 4]], dtype).reshape(2, 2, 1)
     got = ntk.relative_variance(images, reference)
     np.testing.assert_allclose(got, 1 / 5, rtol=1e-6)  # 1 over 1 + 4
-    same = np.repeat(images[:1], 3, axis=0)
+    same = np.repeat(images[:1], 3, axis=0)  # one image, not a flat one
     assert ntk.relative_variance(same, reference) == 0
 
 
