@@ -56,6 +56,8 @@ def against_jacobian(name: str, count: int, kernel) -> Comparison:
 
 def main():
     """Run, print, write, judge."""
+    # First: a child's peak counts from that of the process that starts it.
+    memory = measured()
     comparisons = [
         against_jacobian(
             "Jacobian / layerwise empirical NTK, N = 256",
