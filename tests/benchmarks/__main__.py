@@ -72,7 +72,6 @@ def main():
     ]
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, float32")
     print(table(comparisons))
-    memory = measured()
     print(
         f"{memory.name}: {memory.ratio:.2f} ({memory.peak_bytes / 1e9:.2f} GB)"
     )
