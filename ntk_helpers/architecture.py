@@ -1,15 +1,61 @@
-r"""What all architectures share: the checks of their fields, of their kernels.
+r"""What all architectures share: parameters, checks, and trust in kernels.
 
-Families of networks differ in their recursion and in their finite network,
-not in what a valid beta is or in when a kernel can be trusted.
+Families of networks differ in their recursion and in how a layer sums, not in
+what a valid beta is, how parameters are drawn, or when a kernel is resolved.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
+import jax.numpy as jnp
+
 from . import checks
 from .nonlinearity import Nonlinearity
+from .parameters import Layer, drawn, input_dimension
 from .recursion import Kernels
+
+
+class Architecture:
+    """What the finite networks of all families have in common.
+
+    A family has the fields that :func:`check_fields` checks, and says which
+    shapes its weights and its inputs have.
+    """
+
+    def init(self, key, n_in: int, dtype=None) -> tuple[Layer, ...]:
+        """Parameters, every entry drawn from N(0, 1) with ``key``.
+
+        ``n_in`` = n_0, features or channels of the input; ``dtype`` defaults
+        to JAX's float. Returns a tuple of L layers; weights have shape
+        (n_{l+1}, n_l), followed by that of the window, if any.
+        """
+        n_in = checks.positive_integer(n_in, "n_in")
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        return drawn(self._weight_shapes(n_in), jnp.dtype(dtype), key)
+
+    def _weight_shapes(self, n_in: int):
+        """Shapes of W^(0), ..., W^(L-1)."""
+        raise NotImplementedError
+
+    def _inputs(self, x, name: str, n_in: int | None = None):
+        """``x`` as a floating array, its shape and values checked."""
+        raise NotImplementedError
+
+    def _check(self, params, x, name: str = "x"):
+        """``x``, checked against ``params``."""
+        n_in = input_dimension(params, self._weight_shapes)
+        x = self._inputs(x, name, n_in)
+        if self.normalization is not None:
+            self.normalization.check_batch(x, name)
+        return x
+
+    def _activations(self, pre, layer: int):
+        """alpha^(layer) from pre^(layer), units last, for a hidden layer."""
+        s, normalization = self.nonlinearity, self.normalization
+        if normalization and layer in normalization.layers(self.depth - 1):
+            flat = pre.reshape(-1, pre.shape[-1])
+            return normalization.activations(s, flat).reshape(pre.shape)
+        return s(pre)
 
 
 def check_fields(net, integers: tuple[str, ...], normalizations) -> None:

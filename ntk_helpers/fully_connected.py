@@ -21,17 +21,16 @@ import jax.numpy as jnp
 
 from . import checks
 from .activations import relu
-from .architecture import check_fields, settled
+from .architecture import Architecture, check_fields, settled
 from .empirical import empirical_ntk
 from .nonlinearity import Nonlinearity
 from .normalization import BatchNorm, LayerNorm, Normalization, defined
-from .parameters import Layer, drawn, input_dimension
 from .precision import matmul
 from .recursion import Kernels, recursion
 
 
 @dataclass(frozen=True)
-class FullyConnected:
+class FullyConnected(Architecture):
     """A fully connected architecture in the NTK parametrization.
 
     ``depth``: L >= 1, the number of weight matrices; ``width``: number of
@@ -73,8 +72,8 @@ class FullyConnected:
         input, overflow, batch normalization, or a dual not resolved at the
         variances that occur (inside a jit of your own: NaN).
         """
-        x = checks.inputs(x, "x")
-        y = None if y is None else checks.inputs(y, "y", x.shape[1])
+        x = self._inputs(x, "x")
+        y = None if y is None else self._inputs(y, "y", x.shape[1])
         if self.normalization is not None:
             for z, name in ((x, "x"), (y, "y")):
                 if z is not None:
@@ -99,16 +98,6 @@ class FullyConnected:
         Arguments and errors as in :meth:`kernels`.
         """
         return self.kernels(x, y).ntk
-
-    def init(self, key, n_in: int, dtype=None) -> tuple[Layer, ...]:
-        """Parameters, every entry drawn from N(0, 1) with ``key``.
-
-        ``n_in`` = n_0; ``dtype`` defaults to JAX's float. Returns a tuple of
-        L layers.
-        """
-        n_in = checks.positive_integer(n_in, "n_in")
-        dtype = jnp.result_type(float) if dtype is None else dtype
-        return drawn(self._weight_shapes(n_in), jnp.dtype(dtype), key)
 
     def apply(self, params, x) -> jax.Array:
         """The network function f(x) = pre^(L)(x), (N, n_0) -> (N, n_out).
@@ -158,19 +147,8 @@ class FullyConnected:
                 activations.append(self._activations(pres[-1], len(pres)))
         return pres, activations
 
-    def _activations(self, pre, layer: int):
-        """alpha^(layer) from pre^(layer), for a hidden layer."""
-        s, normalization = self.nonlinearity, self.normalization
-        if normalization and layer in normalization.layers(self.depth - 1):
-            return normalization.activations(s, pre)
-        return s(pre)
-
-    def _check(self, params, x, name: str = "x"):
-        n_in = input_dimension(params, self._weight_shapes)
-        x = checks.inputs(x, name, n_in)
-        if self.normalization is not None:
-            self.normalization.check_batch(x, name)
-        return x
+    def _inputs(self, x, name: str, n_in: int | None = None):
+        return checks.inputs(x, name, n_in)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -22,19 +22,18 @@ import numpy as np
 
 from . import checks
 from .activations import relu
-from .architecture import check_fields, settled
+from .architecture import Architecture, check_fields, settled
 from .empirical import empirical_ntk, with_rates
 from .grid_plan import full_plan, plan
 from .grid_recursion import recursion
 from .links import Links, Pooling, Shape, flat_pairs
 from .nonlinearity import Nonlinearity
 from .normalization import BatchNorm, defined
-from .parameters import Layer, drawn, input_dimension
 from .recursion import Kernels
 
 
 @dataclass(frozen=True)
-class GridNetwork:
+class GridNetwork(Architecture):
     """Fields and verbs of :class:`Convolutional` and :class:`Deconvolutional`.
 
     ``shape``: positions of the input on each of one or two axes; ``depth``:
@@ -130,16 +129,6 @@ class GridNetwork:
         """
         return self._kernels("ntk", x, y, pairs).ntk
 
-    def init(self, key, n_in: int, dtype=None) -> tuple[Layer, ...]:
-        """Parameters, every entry drawn from N(0, 1) with ``key``.
-
-        ``n_in`` = n_0 channels; ``dtype`` defaults to JAX's float. Weights
-        have shape (n_{l+1}, n_l, window, ...).
-        """
-        n_in = checks.positive_integer(n_in, "n_in")
-        dtype = jnp.result_type(float) if dtype is None else dtype
-        return drawn(self._weight_shapes(n_in), jnp.dtype(dtype), key)
-
     def apply(self, params, x) -> jax.Array:
         """f(x), (N, *shape, n_0) -> (N, *output_shape, n_out).
 
@@ -161,9 +150,8 @@ class GridNetwork:
         return defined(kernel, self.normalization)
 
     def _kernels(self, wanted, x, y, pairs) -> Kernels:
-        x = checks.grid_inputs(x, "x", self.shape)
-        y = x if y is None else y
-        y = checks.grid_inputs(y, "y", self.shape, x.shape[-1])
+        x = self._inputs(x, "x")
+        y = x if y is None else self._inputs(y, "y", x.shape[-1])
         if self.normalization is not None:
             self.normalization.check_limit(x, "x", self.beta)
         planned = self._plan(pairs)
@@ -193,10 +181,6 @@ class GridNetwork:
         """Of every layer, from the first to the last."""
         raise NotImplementedError
 
-    def _weight_shapes(self, n_in: int):
-        """Shapes of W^(0), ..., W^(L-1)."""
-        raise NotImplementedError
-
     def _sum(self, weights, alpha, layer: int):
         """Sum over the links of layer + 1, (N, *grid, n_l) -> n_{l+1}."""
         raise NotImplementedError
@@ -215,20 +199,8 @@ class GridNetwork:
                 alpha = self._activations(pre, index + 1)
         return pre
 
-    def _activations(self, pre, layer: int):
-        """alpha^(layer) from pre^(layer), for a hidden layer."""
-        s, normalization = self.nonlinearity, self.normalization
-        if normalization and layer in normalization.layers(self.depth - 1):
-            flat = pre.reshape(-1, pre.shape[-1])
-            return normalization.activations(s, flat).reshape(pre.shape)
-        return s(pre)
-
-    def _check(self, params, x, name: str = "x"):
-        n_in = input_dimension(params, self._weight_shapes)
-        x = checks.grid_inputs(x, name, self.shape, n_in)
-        if self.normalization is not None:
-            self.normalization.check_batch(x, name)
-        return x
+    def _inputs(self, x, name: str, n_in: int | None = None):
+        return checks.grid_inputs(x, name, self.shape, n_in)
 
 
 @partial(jax.jit, static_argnums=0)
