@@ -6,7 +6,6 @@ state, so that a run can be stopped, saved and gone on with, and gives the
 same numbers as one that was not.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from . import checks
+from .training import recorded, whole_rounds
 
 
 class GanState(NamedTuple):
@@ -94,21 +93,15 @@ class Gan:
         images = checks.finite(checks.floating(images), "images")
         steps = checks.positive_integer(steps, "steps")
         every = checks.positive_integer(every or steps, "every")
-        if steps % every:
-            raise ValueError(
-                f"steps must be a multiple of every = {every}, got {steps}"
-            )
+        rounds = whole_rounds(steps, every)
         self._check_shapes(state, images)
-        records = [record(state)] if record else []
-        # To stdout: a notebook shows stderr as an error.
-        rounds = range(steps // every)
-        for _ in tqdm(rounds, disable=not progress, file=sys.stdout):
-            state = _advance(self, every, state, images)
-            if record:
-                records.append(record(state))
-        if not record:
-            return state, None
-        return state, jax.tree.map(lambda *r: jnp.stack(r), *records)
+        return recorded(
+            lambda state: _advance(self, every, state, images),
+            state,
+            rounds,
+            record or (lambda state: None),
+            progress,
+        )
 
     def _check_shapes(self, state: GanState, images):
         def made(state):

@@ -98,23 +98,44 @@ def _train(f, params, update, state, x, y, steps, record, every, progress):
         raise ValueError(
             f"y must have the shape of f, {outputs}, got {y.shape}"
         )
-    steps = checks.positive_integer(steps, "steps")
     every = checks.positive_integer(every, "every")
-    if steps % every:
-        raise ValueError(
-            f"steps must be a multiple of every = {every}, got {steps}"
-        )
+    rounds = whole_rounds(steps, every)
     # As a pytree f may hold arrays, those of a linearization, say, without a
     # compilation for each.
     f = as_pytree(f)
     record = record or (lambda params: _recorded_cost(f, params, x, y))
-    records = [record(params)]
+    (params, _), records = recorded(
+        lambda now: _advance(update, every, f, *now, x, y),
+        (params, state),
+        rounds,
+        lambda now: record(now[0]),
+        progress,
+    )
+    return params, records
+
+
+def whole_rounds(steps: int, every: int) -> int:
+    """steps/every; raises ``ValueError`` unless it is an integer >= 1."""
+    steps = checks.positive_integer(steps, "steps")
+    if steps % every:
+        raise ValueError(
+            f"steps must be a multiple of every = {every}, got {steps}"
+        )
+    return steps // every
+
+
+def recorded(advance, state, rounds: int, record, progress: bool):
+    """``state`` after so many calls of ``advance``, and the records.
+
+    ``record(state)`` is taken before the first and after each, and stacked
+    along a new first axis.
+    """
+    records = [record(state)]
     # To stdout: a notebook shows stderr as an error.
-    rounds = tqdm(range(steps // every), disable=not progress, file=sys.stdout)
-    for _ in rounds:
-        params, state = _advance(update, every, f, params, state, x, y)
-        records.append(record(params))
-    return params, jax.tree.map(lambda *r: jnp.stack(r), *records)
+    for _ in tqdm(range(rounds), disable=not progress, file=sys.stdout):
+        state = advance(state)
+        records.append(record(state))
+    return state, jax.tree.map(lambda *r: jnp.stack(r), *records)
 
 
 _recorded_cost = jax.jit(cost)
