@@ -35,7 +35,7 @@ help:
 	@echo "make lint    check style, and that notebooks are stored in normal form"
 	@echo "make strip   bring notebooks to the stored form: no images, small text outputs stay"
 	@echo "make lab     open the notebooks in JupyterLab"
-	@echo "make bench   time the empirical kernel, measure the memory of the largest one"
+	@echo "make bench   time kernels against a matrix product and write benchmarks.json (PEER=1: also against neural-tangents)"
 	@echo "make lock    renew requirements.txt from pyproject.toml (needs uv)"
 	@echo "make clean   remove what was built, and the environment"
 
@@ -89,8 +89,10 @@ strip: $(READY)
 lab: $(READY)
 	$(VENV)/bin/jupyter-lab book
 
+# PEER=1 builds an environment for neural-tangents in _build/peer. POINTS is
+# the number of points whose kernel's memory is measured.
 bench: $(READY)
-	$(PYTHON) -m tests.benchmarks
+	$(PYTHON) -m tests.benchmarks $(if $(PEER),all) $(if $(POINTS),--points $(POINTS))
 
 lock:
 	$(UV) pip compile --quiet --universal --python-version 3.11 \
