@@ -12,6 +12,7 @@ import pathlib
 import sys
 
 import jax
+from tqdm import tqdm
 
 from . import generators, jacobians, kernels, memory, peer
 from .timing import record, table
@@ -25,6 +26,7 @@ GROUPS = {
     "peer": peer.rows,
 }
 ON_REQUEST = {"peer"}
+REPORT = pathlib.Path("benchmarks.json")
 
 
 def selected(names) -> list[str]:
@@ -52,19 +54,17 @@ def main():
     options = arguments()
     device = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores"
     print(f"{device}, jax {jax.__version__}", flush=True)
+    facts = {"device": device, "jax": jax.__version__, "small": options.small}
     rows = []
     for name in selected(options.groups):
-        found = list(GROUPS[name](options))
+        bar = tqdm(GROUPS[name](options), desc=name, unit="row", leave=False)
+        found = list(bar)
         for _, group in itertools.groupby(found, lambda row: row.group):
             print(f"\n{table(list(group))}", flush=True)
         rows += found
-    report = {
-        "device": device,
-        "jax": jax.__version__,
-        "small": options.small,
-        "rows": [record(row) for row in rows],
-    }
-    pathlib.Path("benchmarks.json").write_text(json.dumps(report, indent=2))
+        # After every group: a later one may end the program.
+        report = {**facts, "rows": [record(row) for row in rows]}
+        REPORT.write_text(json.dumps(report, indent=2))
     broken = [f"{r.name}: expected {r.promise}" for r in rows if not r.kept]
     if broken:
         sys.exit("\n".join(["", *broken]))

@@ -14,11 +14,21 @@ import numpy as np
 
 import ntk_helpers as ntk
 
-from .timing import FEATURES, Group, compare, gram, judged
+from .timing import (
+    FEATURES,
+    Group,
+    compare,
+    comparison,
+    gram,
+    judged,
+    seconds,
+)
 
 SPHERE = Group("FC kernels on the sphere", "kernels / x @ x.T")
 SPACE = Group("FC kernels off the sphere", "kernels / x @ x.T")
-FIRST = Group("FC kernels, a depth never used before", "kernels / x @ x.T")
+FIRST = Group(
+    "FC kernels, float32, a depth never used before", "kernels / x @ x.T"
+)
 BETA = 0.1
 PROMISED = {(4096, 6): 4, (4096, 64): 5, (4096, 1000): 5}  # by N and L
 PROMISED_SECONDS = 1.0  # of the first call at a new depth
@@ -118,20 +128,30 @@ def row(case: Case):
 def first_call(count: int):
     """The first call at new depths, which builds the function of the angle.
 
-    One row stands for several depths around 200, each used once.
+    Of the same shape as calls before, so that nothing is compiled again.
     """
-    depths = itertools.count(200)
-    case = Case(count, next(depths))
-    x = points(count)
+    x, depths = points(count), itertools.count(200)
     result = compare(
         FIRST,
-        f"N = {count}, L = 200 to 207, float32",
+        f"N = {count}, L = 200 to 207",
         lambda: gram(x),
         lambda: ntk.FullyConnected(depth=next(depths), beta=BETA).kernels(x),
-        **case.facts,
+        **Case(count, 200).facts,
     )
     promise = f"first call at most {PROMISED_SECONDS:g} s"
     return judged(result, promise, result.seconds <= PROMISED_SECONDS)
+
+
+def compiled_call(count: int):
+    """First calls of both, after JAX has forgotten all programs."""
+    x, pairs = points(count), []
+    for depth in range(300, 303):
+        jax.clear_caches()
+        net = ntk.FullyConnected(depth=depth, beta=BETA)
+        baseline = seconds(lambda: gram(x))
+        pairs.append((baseline, seconds(lambda net=net: net.kernels(x))))
+    name = f"N = {count}, L = 300 to 302, both compiled"
+    return comparison(FIRST, name, pairs, **Case(count, 300).facts)
 
 
 def rows(options):
@@ -140,3 +160,4 @@ def rows(options):
     for case in CASES:
         yield row(case._replace(count=case.count // shrink))
     yield first_call(1024 // shrink)
+    yield compiled_call(1024 // shrink)
