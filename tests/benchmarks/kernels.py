@@ -26,9 +26,7 @@ from .timing import (
 
 SPHERE = Group("FC kernels on the sphere", "kernels / x @ x.T")
 SPACE = Group("FC kernels off the sphere", "kernels / x @ x.T")
-FIRST = Group(
-    "FC kernels, float32, a depth never used before", "kernels / x @ x.T"
-)
+FIRST = Group("FC kernels at a new depth, float32", "kernels / x @ x.T")
 BETA = 0.1
 PROMISED = {(4096, 6): 4, (4096, 64): 5, (4096, 1000): 5}  # by N and L
 PROMISED_SECONDS = 1.0  # of the first call at a new depth
