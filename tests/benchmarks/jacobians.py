@@ -90,7 +90,7 @@ def rows(options):
     name = f"dense, to single inputs, N = {many}"
     yield row(name, dense, x, layerwise, of_inputs)
     yield row(f"dense, any function, N = {few}", dense, x[:few], generic)
-    grid = ntk.Convolutional(shape=(8, 8), depth=4, width=64, beta=0.1)
+    grid = ntk.Convolutional(shape=(8, 8), depth=4, width=16, beta=0.1)
     images = jax.random.normal(jax.random.key(2), (few, 8, 8, 3))
     yield row(f"convolutional, N = {few}", grid, images, layerwise)
     name = f"convolutional, to single inputs, N = {few}"
