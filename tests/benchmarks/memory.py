@@ -84,10 +84,10 @@ def peaks(case: str, count: int, result: int) -> list[int]:
 def row(name: str, case: str, count: int, result: int, tiny: int) -> Memory:
     """One case against the peak ``tiny``."""
     found = peaks(case, count, result)
-    low, *_, high = sorted((peak - tiny) / result for peak in found)
+    ratios = [(peak - tiny) / result for peak in found]
     facts = {"count": count, "result_bytes": result}
     load = os.getloadavg()[0]
-    spread = high, low, high, ROUNDS, load
+    spread = max(ratios), min(ratios), max(ratios), ROUNDS, load
     return Memory(GROUP, name, facts, tiny, max(found), *spread)
 
 

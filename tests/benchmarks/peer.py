@@ -93,7 +93,7 @@ CASES = (
     Case("relu", 6, 1024, sphere=False),
     Case("erf", 6, 1024),
     Case("erf", 6, 1024, sphere=False),
-    Case("relu", 64, 256),
+    Case("relu", 64, 512),
     Case("relu", 3, 64, sphere=False, window=3),
     Case("relu", 6, 1024, dtype="float64"),
     Case("erf", 6, 1024, sphere=False, dtype="float64"),
