@@ -10,14 +10,16 @@ Each half is accurate where it is small, and one layer of the network maps the
 state to the next by sums of positive terms alone.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .precision import matmul, safe_sqrt
+from .angles import half_angles
+from .precision import safe_sqrt
 
-NEAR = 0.01  # sin^2(theta/2) of two unit vectors at distance 0.2
+PI = math.pi
 
 
 class PointMoments(NamedTuple):
@@ -87,9 +89,19 @@ class Covariance(NamedTuple):
         return jnp.abs(self.xx - self.yy) <= 0.1 * (self.xx + self.yy)
 
     @property
+    def acute_angle(self):
+        """min(theta, pi - theta); its derivative at 0 is set to 0."""
+        small = jnp.minimum(self.sin2, self.cos2)
+        large = jnp.maximum(self.sin2, self.cos2)
+        large = jnp.where(large > 0, large, 1)  # both are 0 for a zero input
+        # An arctangent of one argument costs half of what arctan2 costs.
+        return 2 * jnp.arctan(safe_sqrt(small) / jnp.sqrt(large))
+
+    @property
     def angle(self):
         """Angle theta in [0, pi]; its derivative at 0 and pi is set to 0."""
-        return 2 * jnp.arctan2(safe_sqrt(self.sin2), safe_sqrt(self.cos2))
+        acute = self.acute_angle
+        return jnp.where(self.sin2 <= self.cos2, acute, PI - acute)
 
     @classmethod
     def from_entries(cls, kxx, kyy, kxy) -> "Covariance":
@@ -142,62 +154,26 @@ def affine(point_x, point_y, pair: PairMoments, beta: float) -> Covariance:
     yy = weight * point_y.square + bias
     xy = weight * (pair.cogap - pair.gap) / 4 + bias
     root = safe_sqrt(xx) * safe_sqrt(yy)
-    spread = safe_sqrt(point_x.square) - safe_sqrt(point_y.square)
+    spread = _spread(safe_sqrt(point_x.square), safe_sqrt(point_y.square))
     acute = xy > 0
     large = root + jnp.where(acute, xy, -xy)
-    safe = jnp.where(large > 0, large, 1)
+    inverse = 1 / jnp.where(large > 0, large, 1)
     # The determinant over `large`, without squaring: K may be tiny or huge.
-    product = pair.gap / safe * pair.cogap
-    small = weight**2 / 4 * product
-    small = small + weight * bias * (pair.gap + spread**2) / safe
-    double = jnp.where(root > 0, 2 * root, 1)
-    sin2 = jnp.where(acute, small, large) / double
-    cos2 = jnp.where(acute, large, small) / double
-    return Covariance(xx, yy, sin2, cos2)
+    small = weight**2 / 4 * (pair.gap * inverse * pair.cogap)
+    small = small + weight * bias * (pair.gap + spread) * inverse
+    double = 1 / jnp.where(root > 0, 2 * root, 1)
+    small, large = small * double, large * double
+    sin2 = jnp.where(acute, small, large)
+    return Covariance(xx, yy, sin2, jnp.where(acute, large, small))
 
 
-def half_angles(x, y=None):
-    """sin^2 and cos^2 of half the angle between the rows of x and of y.
+def _spread(root_x, root_y):
+    """(root_x - root_y)^2, 0 where rounding alone sets the roots apart.
 
-    Shapes (N, n_0), (M, n_0) -> two arrays (N, M). One matrix product gives
-    the cosines; pairs closer to parallel or opposite than a distance of 0.2
-    are redone from the difference of the unit vectors, row by row. ``y=None``
-    stands for ``x`` and makes the diagonal exact.
+    In chaos the next layers would enlarge that rounding to an angle.
     """
-    unit_x = unit(x)
-    unit_y = unit_x if y is None else unit(y)
-    cosine = matmul(unit_x, unit_y.T)
-    if y is None:
-        cosine = (cosine + cosine.T) / 2
-    sign = jnp.where(cosine > 0, 1, -1).astype(cosine.dtype)
-    small = (1 - sign * cosine) / 2
-    exact = _refine(small, sign, unit_x, unit_y, y is None)
-    # The product's derivative is as accurate as the inputs; only its value
-    # cancels. So the value is replaced and the derivative kept.
-    small = small + jax.lax.stop_gradient(exact - small)
-    sin2 = jnp.where(sign > 0, small, 1 - small)
-    return sin2, jnp.where(sign > 0, 1 - small, small)
-
-
-def unit(x):
-    """Vectors along the last axis at length 1; zero stays zero."""
-    norm = safe_sqrt(jnp.sum(x**2, axis=-1, keepdims=True))
-    return x / jnp.where(norm > 0, norm, 1)
-
-
-def _refine(small, sign, unit_x, unit_y, same: bool):
-    near = small < NEAR
-    if same:
-        diagonal = jnp.eye(len(unit_x), dtype=bool)
-        near, small = near & ~diagonal, jnp.where(diagonal, 0, small)
-
-    def row(operands):
-        near, small, sign, unit = operands
-
-        def direct():
-            difference = unit - sign[:, None] * unit_y
-            return jnp.where(near, jnp.sum(difference**2, axis=1) / 4, small)
-
-        return jax.lax.cond(near.any(), direct, lambda: small)
-
-    return jax.lax.stop_gradient(jax.lax.map(row, (near, small, sign, unit_x)))
+    difference = root_x - root_y
+    eps = float(jnp.finfo(difference.dtype).eps)
+    level = jnp.abs(difference) <= 4 * eps * (root_x + root_y)
+    square = difference**2
+    return square - jax.lax.stop_gradient(jnp.where(level, square, 0))

@@ -23,10 +23,12 @@ from . import checks
 from .activations import relu
 from .architecture import Architecture, check_fields, settled
 from .empirical import empirical_ntk
+from .gram import gram
+from .kernel_function import kernel_function
 from .nonlinearity import Nonlinearity
 from .normalization import BatchNorm, LayerNorm, Normalization, defined
 from .precision import matmul
-from .recursion import Kernels, recursion
+from .recursion import Kernels
 
 
 @dataclass(frozen=True)
@@ -72,32 +74,21 @@ class FullyConnected(Architecture):
         input, overflow, batch normalization, or a dual not resolved at the
         variances that occur (inside a jit of your own: NaN).
         """
-        x = self._inputs(x, "x")
-        y = None if y is None else self._inputs(y, "y", x.shape[1])
-        if self.normalization is not None:
-            for z, name in ((x, "x"), (y, "y")):
-                if z is not None:
-                    self.normalization.check_limit(z, name, self.beta)
-        return settled(
-            self,
-            lambda net: recursion(
-                net.nonlinearity, net.normalization, net.depth, net.beta, x, y
-            ),
-        )
+        return self._kernels(None, x, y)
 
     def nngp(self, x, y=None) -> jax.Array:
         """Covariance Sigma^(L) of the network at initialization, (N, M).
 
         Arguments and errors as in :meth:`kernels`.
         """
-        return self.kernels(x, y).nngp
+        return self._kernels("nngp", x, y).nngp
 
     def ntk(self, x, y=None) -> jax.Array:
         """Neural tangent kernel Theta^(L) of the limit, (N, M).
 
         Arguments and errors as in :meth:`kernels`.
         """
-        return self.kernels(x, y).ntk
+        return self._kernels("ntk", x, y).ntk
 
     def apply(self, params, x) -> jax.Array:
         """The network function f(x) = pre^(L)(x), (N, n_0) -> (N, n_out).
@@ -129,6 +120,18 @@ class FullyConnected(Architecture):
         pointwise = self.normalization is None or self.normalization.pointwise
         kernel = (_layerwise if pointwise else _generic)(self, params, x, y)
         return defined(kernel, self.normalization)
+
+    def _kernels(self, wanted: str | None, x, y) -> Kernels:
+        x = self._inputs(x, "x")
+        y = None if y is None else self._inputs(y, "y", x.shape[1])
+        if self.normalization is not None:
+            for z, name in ((x, "x"), (y, "y")):
+                if z is not None:
+                    self.normalization.check_limit(z, name, self.beta)
+        return settled(
+            self,
+            lambda net: gram(kernel_function(net, x, y), x, y, wanted),
+        )
 
     def _weight_shapes(self, n_in: int) -> tuple[tuple[int, int], ...]:
         """(n_{l+1}, n_l) for l = 0, ..., L-1."""

@@ -16,13 +16,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from .covariance import (
-    Covariance,
-    PairMoments,
-    PointMoments,
-    affine,
-    unit,
-)
+from .angles import unit
+from .covariance import Covariance, PairMoments, PointMoments, affine
 from .grid_plan import Plan, Step
 from .nonlinearity import Nonlinearity
 from .precision import safe_sqrt

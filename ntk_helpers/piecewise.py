@@ -43,18 +43,26 @@ class LinearPlusAbs(Dual):
     def pair(self, cov: Covariance):
         """Moments of a pair; |u| sees theta and pi - theta alike."""
         acute = jnp.minimum(cov.sin2, cov.cos2)
-        folded = Covariance(cov.xx, cov.yy, acute, 1 - acute)
-        t = folded.angle
+        t = cov.acute_angle
         sine = 2 * safe_sqrt(cov.sin2) * safe_sqrt(cov.cos2)
-        m = cov.scale
-        gap_abs = 4 * m / PI * (t - sine + acute * (PI - 2 * t))
+        m = 4 * cov.scale
+        gap_abs = m / PI * (_excess(t, sine) + acute * (PI - 2 * t))
         linear, even = self.linear**2, self.even**2
         slope = linear + even * (1 - 2 * cov.angle / PI)
         return PairMoments(
-            linear * 4 * m * cov.sin2 + even * gap_abs,
-            linear * 4 * m * cov.cos2 + even * (4 * m - gap_abs),
+            linear * m * cov.sin2 + even * gap_abs,
+            linear * m * cov.cos2 + even * (m - gap_abs),
             slope,
         )
+
+
+def _excess(t, sine):
+    """t - sin(t) for t in [0, pi/2], where ``sine`` = sin(t)."""
+    square = t**2
+    series = 1
+    for power in (13, 11, 9, 7, 5):
+        series = 1 - square / (power * (power - 1)) * series
+    return jnp.where(square < 0.1, t * square / 6 * series, t - sine)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 r"""The recursion of both kernels of a wide network over its layers.
 
 Sigma and Theta share the covariances of the layers before, so one loop
-computes both. The loop is compiled once for all values of beta.
+computes both. It starts from covariances, so that it serves inputs and angles
+alike.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,26 +21,35 @@ class Kernels(NamedTuple):
     nngp: jax.Array
     ntk: jax.Array
 
+    def only(self, wanted: str | None) -> "Kernels":
+        """With None for the kernel that is not ``wanted``; None wants both."""
+        left_out = {"nngp": ("ntk",), "ntk": ("nngp",), None: ()}[wanted]
+        return self._replace(**dict.fromkeys(left_out))
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def recursion(s: Nonlinearity, normalization, depth: int, beta: float, x, y):
+
+def recursion(
+    s: Nonlinearity, normalization, depth: int, beta: float, cov: Covariance
+):
     """Kernels at ``depth`` and the largest relative error of a dual.
 
-    Sigma and Theta as in :meth:`FullyConnected.kernels`; ``y=None`` is ``x``.
+    Sigma and Theta as in :meth:`FullyConnected.kernels`; ``cov`` holds the
+    second moments x.y / n_0 of the inputs. Where ``depth`` is traced, there
+    is no derivative in reverse mode.
     """
     moments = normalization.moments if normalization else plain_moments
     weight = 1 - beta**2
-    cov = affine(*Covariance.from_inputs(x, y).as_moments(), beta)
+    cov = affine(*cov.as_moments(), beta)
+    dtype = cov.xy.dtype
 
     def layer(_, state):
         cov, theta, error = state
         point_x, point_y, pair = moments(s, cov)
         for point in (point_x, point_y):
-            latest = jnp.max(jnp.asarray(point.error, x.dtype))
+            latest = jnp.max(jnp.asarray(point.error, dtype))
             error = jnp.maximum(error, latest)
         cov = affine(point_x, point_y, pair, beta)
         return cov, cov.xy + weight * pair.slope * theta, error
 
-    state = cov, cov.xy, jnp.zeros((), x.dtype)
+    state = cov, cov.xy, jnp.zeros((), dtype)
     cov, theta, error = jax.lax.fori_loop(0, depth - 1, layer, state)
     return Kernels(cov.xy, theta), error

@@ -1,7 +1,7 @@
 r"""Dual activations of sin, cos and exp, in closed form.
 
 All three follow from E[exp(a u + b v)] for a Gaussian pair. The gap is split
-as in :mod:`ntk_helpers.closed_forms`.
+as in :func:`ntk_helpers.duals.gap_of`.
 
 Source: Daniely, Frostig and Singer (2016), table 1.
 """
