@@ -71,7 +71,8 @@ def peaks(case: str, count: int, result: int) -> list[int]:
     for _ in range(ROUNDS):
         command = [*program, case, str(count)]
         run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        size, peak = map(int, run.stdout.split() or (0, 0))
+        # The last line: progress may stand before it.
+        size, peak = map(int, run.stdout.split()[-2:] or (0, 0))
         if run.returncode or size != result:
             sys.exit(
                 f"memory of {case}: expected a result of {result} bytes, got "
