@@ -38,7 +38,7 @@ def gram(function, x, y=None, wanted: str | None = None):
         result, error = _row(
             result, error, function, x, y, number, wanted=wanted
         )
-        if number % 8 == 7:
+        if number % 8 == 7 and checks.is_concrete(error):
             error.block_until_ready()
     return result, error
 

@@ -19,6 +19,7 @@ from .angle_function import AngleFunction, angle_function
 from .angles import half_angles
 from .covariance import Covariance
 from .nonlinearity import Nonlinearity
+from .precision import float64
 from .recursion import recursion
 
 # Entries times layers from which building the function of the angle pays.
@@ -101,7 +102,7 @@ def common_square(x, y=None) -> tuple[float, float]:
     """
     if x.dtype.name not in UNEVEN:
         return 0.0, np.inf
-    with jax.enable_x64(True):
+    with float64():
         squares = [_squares(z) for z in (x, y) if z is not None]
         lowest = min(float(value.min()) for value in squares)
         highest = max(float(value.max()) for value in squares)
