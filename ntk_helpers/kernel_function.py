@@ -111,7 +111,8 @@ def common_square(x, y=None) -> tuple[float, float]:
     square = float(
         np.ldexp(np.round(mantissa / (8 * eps)) * 8 * eps, exponent)
     )
-    if not square:
+    layout = jnp.finfo(x.dtype)
+    if not float(layout.tiny) <= square * x.shape[1] <= float(layout.max):
         return 0.0, np.inf
     deviation = max(highest / square - 1, 1 - lowest / square)
     return (square, deviation) if deviation <= 16 * eps else (0.0, deviation)
