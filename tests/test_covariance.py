@@ -4,7 +4,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from ntk_helpers.covariance import Covariance, affine, half_angles
+from ntk_helpers.covariance import Covariance, _spread, affine
 
 rng = np.random.default_rng(6)
 
@@ -14,41 +14,6 @@ def sin2_half(a, b):
     a, b = ([mp.mpf(float(v)) for v in row] for row in (a, b))
     dot = mp.fdot(a, b) / mp.sqrt(mp.fdot(a, a) * mp.fdot(b, b))
     return (1 - dot) / 2
-
-
-@pytest.mark.parametrize("distance", (1e-6, 1e-4, 1e-2, 0.1, 0.3, 1))
-@pytest.mark.parametrize("sign", (1, -1))
-def test_half_angles_of_near_pairs(dtype, distance, sign):
-    """The small half is as accurate as rounding of the unit vectors allows.
-
-    Their error eps is amplified by 1 / distance where they are subtracted.
-    """
-    x = rng.normal(size=(4, 8)).astype(dtype)
-    y = (sign * (x + distance * rng.normal(size=x.shape))).astype(dtype)
-    y[0] = sign * 2 * x[0]
-    sin2, cos2 = (np.asarray(half) for half in half_angles(x, y))
-    assert sin2.dtype == dtype
-    eps = np.finfo(dtype).eps
-    near = sin2 if sign > 0 else cos2
-    for i in range(4):
-        exact = float(sin2_half(x[i], sign * y[i]))
-        root = exact**0.5
-        assert abs(near[i, i] - exact) <= 8 * eps * root + 8 * eps**2
-    np.testing.assert_allclose(sin2 + cos2, 1, atol=2 * eps)
-
-
-def test_half_angles_of_one_array(dtype):
-    """Exact on the diagonal, symmetric, and 0 for a repeated row."""
-    x = rng.normal(size=(5, 9)).astype(dtype)
-    x[3] = x[1]
-    x[4] = -x[1]
-    sin2, cos2 = half_angles(jnp.asarray(x))
-    assert (np.diag(sin2) == 0).all() and (np.diag(cos2) == 1).all()
-    assert (sin2[1, 3], cos2[1, 4], sin2[1, 4]) == (0, 0, 1)
-    np.testing.assert_array_equal(sin2, sin2.T)
-    same = half_angles(jnp.asarray(x), jnp.asarray(x))
-    np.testing.assert_allclose(same[0], sin2, atol=4 * np.finfo(dtype).eps)
-    assert (np.diag(same[0]) == 0).all()
 
 
 def test_from_entries(x64):
@@ -112,3 +77,32 @@ def test_derivative_of_the_angle_at_its_ends_is_finite(x64):
             lambda s: Covariance(jnp.ones(()), jnp.ones(()), s, 1 - s).angle
         )(sin2)
         assert jnp.isfinite(slope)
+
+
+def test_acute_angle_from_both_halves(x64):
+    """min(theta, pi - theta), relatively accurate down to 0; 0 for 0 / 0."""
+    theta = np.array([0, 1e-150, 1e-9, 1, np.pi / 2, 2.5, np.pi])
+    halves = np.sin(theta / 2) ** 2, np.cos(theta / 2) ** 2
+    cov = Covariance(jnp.ones(7), jnp.ones(7), *map(jnp.asarray, halves))
+    acute = np.minimum(theta, np.pi - theta)
+    np.testing.assert_allclose(cov.acute_angle, acute, rtol=1e-15, atol=2e-16)
+    np.testing.assert_allclose(cov.acute_angle[:4], acute[:4], rtol=1e-15)
+    np.testing.assert_allclose(cov.angle, theta, rtol=1e-15)
+    nothing = cov._replace(sin2=jnp.zeros(7), cos2=jnp.zeros(7))
+    assert (nothing.acute_angle == 0).all()
+
+
+def test_spread_of_equal_roots_is_zero(dtype):
+    """Rounding of the roots sets no two inputs apart; derivatives stay."""
+    eps = np.finfo(dtype).eps
+    root = jnp.asarray(3, dtype)
+    for ulps, kept in ((0, False), (2, False), (7, False), (10, True)):
+        other = root * (1 + jnp.asarray(ulps * eps, dtype))
+        for pair in ((root, other), (other, root)):
+            spread = _spread(*pair)
+            assert (spread > 0) == kept
+            if kept:
+                expected = (float(root) - float(other)) ** 2
+                np.testing.assert_allclose(spread, expected, rtol=8 * eps)
+    slope = jax.grad(_spread)(root * (1 + 4 * eps), root)
+    np.testing.assert_allclose(slope, 2 * 3 * 4 * eps, rtol=0.3)
