@@ -198,7 +198,8 @@ def _ends(rule, square: float, step: float = 1e-7):
         for change in (-step, 0, step)
     )
     change = max(
-        np.abs(other / values - 1)[:, 0].max() for other in (below, above)
+        np.abs(other[:, 0] / values[:, 0] - 1).max()
+        for other in (below, above)
     )
     return values, float(change / step)
 
