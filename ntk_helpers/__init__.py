@@ -34,6 +34,7 @@ from .empirical import empirical_ntk
 from .flows import GradientDescent, GradientFlow, Momentum
 from .fully_connected import FullyConnected
 from .inference import Posterior, posterior, posterior_mean
+from .kernel_matrix import KernelMatrix, kernel_matrix
 from .modes import (
     ModeShares,
     gram_matrix,
@@ -74,6 +75,7 @@ __all__ = [
     "GanState",
     "GradientDescent",
     "GradientFlow",
+    "KernelMatrix",
     "Kernels",
     "LayerNorm",
     "LinearModel",
@@ -109,6 +111,7 @@ __all__ = [
     "gram_matrix",
     "harmonic_energy",
     "identity",
+    "kernel_matrix",
     "leaky_relu",
     "linearized",
     "load_state",

@@ -25,7 +25,7 @@ from numpy.polynomial import chebyshev
 from .covariance import Covariance
 from .nonlinearity import Nonlinearity
 from .precision import float64
-from .recursion import Kernels, recursion
+from .recursion import Kernels, recursion, selected
 
 BATCH = 2048  # angles per call of the recursion: one compilation for all
 
@@ -104,16 +104,15 @@ class AngleFunction:
         """Kernels at sin^2 and cos^2 of theta/2; ``wanted`` names one."""
         panel, place = self.grid.places(jnp.minimum(sin2, cos2), sin2 > cos2)
 
-        def value(name, table):
-            if wanted not in (None, name):
-                return None
+        def kernel(name):
             result = 0
+            table = self.coefficients[Kernels._fields.index(name)]
             for row in table[::-1]:
                 term = row.at[panel].get(mode="promise_in_bounds")
                 result = result * place + term
             return result
 
-        return Kernels(*map(value, Kernels._fields, self.coefficients))
+        return selected(wanted, kernel)
 
 
 # dtype -> relative error allowed, degree, first and last fineness tried

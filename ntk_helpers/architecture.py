@@ -88,8 +88,8 @@ def check_fields(net, integers: tuple[str, ...], normalizations) -> None:
         net.normalization.check_architecture(net.depth, net.width)
 
 
-def settled(net, compute: Callable) -> Kernels:
-    """Kernels from ``compute(net)``, with a dual as fine as they need.
+def settled(net, compute: Callable) -> tuple["Architecture", Kernels]:
+    """``net`` with a dual as fine as it needs, and its ``compute(net)``.
 
     ``compute`` returns kernels, None for one that is not wanted, and the
     largest relative error of a dual. Raises ``ValueError`` where they are not
@@ -103,4 +103,4 @@ def settled(net, compute: Callable) -> Kernels:
     for value, name in zip(kernels, Kernels._fields, strict=True):
         if value is not None:
             checks.finite(value, f"the {name} at depth {net.depth}")
-    return s.guarded(kernels, error)
+    return net, s.guarded(kernels, error)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+LARGE = 2**20  # entries; below, a compilation would cost more than a copy
+
 
 def is_concrete(*values) -> bool:
     """Whether every value can be inspected (none is being traced)."""
@@ -22,14 +24,27 @@ def is_concrete(*values) -> bool:
 
 def finite(value, name: str):
     """Return ``value``; raise ``ValueError`` unless all of it is finite."""
-    if is_concrete(value):
+    if is_concrete(value) and not _all_finite(value):
         bad = int(np.size(value) - np.isfinite(value).sum())
-        if bad:
-            raise ValueError(
-                f"{name} must be finite, got {bad} NaN or infinite entries "
-                f"out of {np.size(value)}"
-            )
+        raise ValueError(
+            f"{name} must be finite, got {bad} NaN or infinite entries out of "
+            f"{np.size(value)}"
+        )
     return value
+
+
+def _all_finite(value) -> bool:
+    """Whether all of ``value`` is finite; nothing large is copied."""
+    if isinstance(value, jax.Array) and (
+        value.size > LARGE or not value.is_fully_addressable
+    ):
+        return bool(_finite_where_it_lies(value))
+    return bool(np.isfinite(value).all())
+
+
+@jax.jit
+def _finite_where_it_lies(value):
+    return jnp.isfinite(value).all()
 
 
 def inputs(

@@ -158,7 +158,7 @@ class GridNetwork(Architecture):
         flat = [z.reshape(len(z), -1, z.shape[-1]) for z in (x, y)]
         rates = jnp.asarray(self.learning_rates or (1,) * self.depth, x.dtype)
         rest = self.beta, rates, planned, *flat
-        kernels = settled(
+        _, kernels = settled(
             self, lambda net: recursion(net.nonlinearity, wanted, *rest)
         )
         if pairs is not None:

@@ -20,7 +20,7 @@ from .angles import half_angles
 from .covariance import Covariance
 from .nonlinearity import Nonlinearity
 from .precision import float64
-from .recursion import recursion
+from .recursion import recursion, selected
 
 # Entries times layers from which building the function of the angle pays.
 WORTHWHILE = 2**22
@@ -53,7 +53,14 @@ class LayerFunction:
         )
         rule = self.nonlinearity, self.normalization, self.depth, self.beta
         kernels, error = recursion(*rule, cov)
-        return kernels.only(wanted), error
+        return selected(wanted, partial(getattr, kernels)), error
+
+    def diagonal(self, x):
+        """Kernels (N,) of every row with itself, and the error."""
+        square = jnp.mean(x**2, axis=1)
+        cov = Covariance(square, square, 0 * square, 1 + 0 * square)
+        rule = self.nonlinearity, self.normalization, self.depth, self.beta
+        return recursion(*rule, cov)
 
 
 @partial(
@@ -72,6 +79,11 @@ class SphereFunction:
         """Kernels (N, M) and error, as :class:`LayerFunction` gives them."""
         angles = half_angles(x, y, self.square, same)
         return self.function(*angles, wanted), self.function.error
+
+    def diagonal(self, x):
+        """Kernels (N,) of every row with itself, and the error."""
+        zero = jnp.zeros(len(x), x.dtype)
+        return self.function(zero, zero + 1), self.function.error
 
 
 def kernel_function(net, x, y=None):

@@ -5,6 +5,7 @@ computes both. It starts from covariances, so that it serves inputs and angles
 alike.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,10 +22,18 @@ class Kernels(NamedTuple):
     nngp: jax.Array
     ntk: jax.Array
 
-    def only(self, wanted: str | None) -> "Kernels":
-        """With None for the kernel that is not ``wanted``; None wants both."""
-        left_out = {"nngp": ("ntk",), "ntk": ("nngp",), None: ()}[wanted]
-        return self._replace(**dict.fromkeys(left_out))
+
+def selected(wanted: str | None, kernel: Callable) -> Kernels:
+    """``kernel(name)`` for the ``wanted`` one, None for the other.
+
+    ``wanted`` = None stands for both.
+    """
+    return Kernels(
+        *(
+            kernel(name) if wanted in (None, name) else None
+            for name in Kernels._fields
+        )
+    )
 
 
 def recursion(
