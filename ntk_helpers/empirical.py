@@ -8,6 +8,7 @@ directional derivative.
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -46,45 +47,67 @@ def empirical_ntk(f: Callable, params, x, y=None, batch_size: int = 16):
                 f"f(params, {name}) must have shape (N,) or (N, K) with N = "
                 f"{len(z)}, got {shape}"
             )
-    columns = _columns(f, params, x, y, batch_size)
+    size = prod(shape_y)
+    batch_size = min(batch_size, size)
+    columns = _columns(f, params, x, y, size, batch_size)
     kernel = columns.reshape(*_two(shape_y), *_two(shape_x))
     kernel = kernel.transpose(2, 0, 3, 1)
     return kernel[:, :, 0, 0] if kernel.shape[2:] == (1, 1) else kernel
 
 
-def with_rates(f: Callable, params, rates):
-    """A function and its parameters, whose kernel weighs ``params[l]``.
+def rated(params, rates):
+    """``params``, whose derivatives in layer l are sqrt(``rates[l]``) times.
 
-    Its empirical NTK is sum_l ``rates[l]`` times the part of ``params[l]``
-    in that of ``f`` at ``params``: a change of the new parameters, which are
-    0, moves those of layer l sqrt(``rates[l]``) as far.
+    A function of them has the empirical NTK sum_l rates[l] Theta_l, with
+    Theta_l the part of layer l in its own.
     """
-    roots = [rate**0.5 for rate in rates]
 
-    def moved(changes, x):
-        layers = [
-            jax.tree.map(lambda p, c, root=root: p + root * c, layer, change)
-            for layer, change, root in zip(params, changes, roots, strict=True)
-        ]
-        return f(layers, x)
+    def slowed(rate):
+        fixed = jax.lax.stop_gradient
+        return lambda p: fixed(p) + rate**0.5 * (p - fixed(p))
 
-    return moved, jax.tree.map(jnp.zeros_like, params)
+    return tuple(
+        jax.tree.map(slowed(rate), layer)
+        for layer, rate in zip(params, rates, strict=True)
+    )
 
 
-@partial(jax.jit, static_argnums=(0, 4))
-def _columns(f, params, x, y, batch_size):
-    """Theta, one row for each output of ``y``."""
-    with jax.default_matmul_precision("highest"):
+def _columns(f, params, x, y, size, batch_size):
+    """Theta, one row for each of the ``size`` outputs of ``y``."""
+    if not checks.is_concrete(params, x, y):
+        return _looped(f, params, x, y, size, batch_size)
+    # A loop of its own calls: on a CPU, XLA's convolutions are a hundred
+    # times slower within a compiled loop.
+    starts = range(0, size, batch_size)
+    parts = [_batch(f, params, x, y, start, batch_size) for start in starts]
+    return jnp.concatenate(parts)[:size]
+
+
+def _looped(f, params, x, y, size, batch_size):
+    column = _column(f, params, x, y)
+    return jax.lax.map(column, jnp.arange(size), batch_size=batch_size)
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+def _batch(f, params, x, y, start, batch_size):
+    """Rows ``start``, ..., ``start`` + ``batch_size`` - 1; 0 past the end."""
+    column = _column(f, params, x, y)
+    return jax.vmap(column)(start + jnp.arange(batch_size))
+
+
+def _column(f, params, x, y):
+    """The function from the number of an output of ``y`` to its row."""
+    precision = partial(jax.default_matmul_precision, "highest")
+    with precision():
         outputs, pullback = jax.vjp(lambda p: f(p, y), params)
 
-        def column(index):
-            one_hot = jax.nn.one_hot(index, outputs.size, dtype=outputs.dtype)
+    def column(index):
+        one_hot = jax.nn.one_hot(index, outputs.size, dtype=outputs.dtype)
+        with precision():
             (gradient,) = pullback(one_hot.reshape(outputs.shape))
             return jax.jvp(lambda p: f(p, x), (params,), (gradient,))[1]
 
-        return jax.lax.map(
-            column, jnp.arange(outputs.size), batch_size=batch_size
-        )
+    return column
 
 
 def _two(shape):

@@ -23,7 +23,7 @@ import numpy as np
 from . import checks
 from .activations import relu
 from .architecture import Architecture, check_fields, settled
-from .empirical import empirical_ntk, with_rates
+from .empirical import empirical_ntk, rated
 from .grid_plan import full_plan, plan
 from .grid_recursion import recursion
 from .links import Links, Pooling, Shape, flat_pairs
@@ -146,8 +146,19 @@ class GridNetwork(Architecture):
         """
         x = self._check(params, x)
         y = None if y is None else self._check(params, y, "y")
-        kernel = _empirical(self, params, x, y)
+        kernel = empirical_ntk(self._flat, params, x, y)
+        size, k = prod(self.output_shape), self.n_out
+        kernel = kernel.reshape(*kernel.shape[:2], size, k, size, k)
+        channels = (k, k) if k > 1 else ()
+        full = (*kernel.shape[:2], *self._positions, *channels)
+        kernel = kernel.swapaxes(3, 4).reshape(full)
         return defined(kernel, self.normalization)
+
+    def _flat(self, params, x):
+        """Outputs (N, P K), the layers' derivatives at their rates."""
+        if self.learning_rates is not None:
+            params = rated(params, self.learning_rates)
+        return self._forward(params, x).reshape(len(x), -1)
 
     def _kernels(self, wanted, x, y, pairs) -> Kernels:
         x = self._inputs(x, "x")
@@ -206,17 +217,3 @@ class GridNetwork(Architecture):
 @partial(jax.jit, static_argnums=0)
 def _outputs(net: GridNetwork, params, x):
     return net._forward(params, x)
-
-
-@partial(jax.jit, static_argnums=0)
-def _empirical(net: GridNetwork, params, x, y):
-    def outputs(params, z):
-        return net._forward(params, z).reshape(len(z), -1)
-
-    rates = net.learning_rates or (1,) * net.depth
-    kernel = empirical_ntk(*with_rates(outputs, params, rates), x, y)
-    size, k = prod(net.output_shape), net.n_out
-    kernel = kernel.reshape(*kernel.shape[:2], size, k, size, k)
-    channels = (k, k) if k > 1 else ()
-    full = (*kernel.shape[:2], *net._positions, *channels)
-    return kernel.swapaxes(3, 4).reshape(full)
