@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from .precision import matmul, safe_sqrt
 
 NEAR = 0.01  # sin^2(theta/2) of two unit vectors at distance 0.2
+PIECE = 128  # features of one partial product
 CHUNK = 64  # near pairs of one row that are redone at a time
 
 
@@ -34,11 +35,11 @@ def half_angles(x, y=None, square=None, same=None):
     if square is None:
         x, y, square = unit(x), None if y is None else unit(y), 1
     if y is None:
-        y, cosine = x, matmul(x, x.T)
+        y, cosine = x, products(x, x)
         cosine = (cosine + cosine.T) / 2
         same = jnp.eye(len(x), dtype=bool) if same is None else same
     else:
-        cosine = matmul(x, y.T)
+        cosine = products(x, y)
     cosine = cosine / square
     positive = cosine > 0
     small = (1 - jnp.where(positive, cosine, -cosine)) / 2
@@ -53,6 +54,17 @@ def half_angles(x, y=None, square=None, same=None):
     small = small + jax.lax.stop_gradient(exact - small)
     large = 1 - small
     return jnp.where(positive, small, large), jnp.where(positive, large, small)
+
+
+def products(x, y):
+    """x y^T, (N, n), (M, n) -> (N, M), the sums taken piece by piece.
+
+    A sum of n positive terms in float32 loses about n units of rounding in a
+    row; in pieces of ``PIECE`` terms it loses as many as the pieces have.
+    """
+    starts = range(0, x.shape[1], PIECE)
+    parts = ([z[:, start : start + PIECE] for z in (x, y)] for start in starts)
+    return sum(matmul(a, b.T) for a, b in parts)
 
 
 def _refined(small, near, positive, x, y):
