@@ -72,6 +72,7 @@ class KernelMatrix:
                 f"({self.shape[1]}, K), got {vectors.shape}"
             )
         checks.finite(vectors, "vectors")
+        vectors = vectors.astype(jnp.result_type(vectors, self.dtype))
         product = _product(self, vectors.reshape(len(vectors), -1))
         return product.reshape(-1, *vectors.shape[1:])
 
