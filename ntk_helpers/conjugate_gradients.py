@@ -85,13 +85,20 @@ def solution(
     approximation = None
     if rank:
         approximation = nystrom(matrix, key, min(rank, matrix.shape[0]))
+    sizes = _sizes(y)  # one tolerance for all columns, small ones too
     with _bar(progress and jax.process_count() == 1) as number:
         value, steps = _iterated(
-            matrix, y, noise, approximation, number, tolerance, max_steps
+            matrix,
+            y / sizes,
+            noise,
+            approximation,
+            number,
+            tolerance,
+            max_steps,
         )
-        value.block_until_ready()
+        value = (value * sizes).block_until_ready()
     rest = y - matrix @ value - noise * value
-    residual = jnp.linalg.norm(rest, axis=0) / _sizes(y)
+    residual = jnp.linalg.norm(rest, axis=0) / sizes
     if not jnp.max(residual) < 10 * tolerance:
         raise ValueError(
             f"expected a relative residual of about {tolerance:.1e}, got "
