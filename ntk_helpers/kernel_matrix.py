@@ -142,12 +142,10 @@ def kernel_matrix(
         raise ValueError(f"kernel must be 'nngp' or 'ntk', got {kernel!r}")
     x, y = net._sides(x, y)
 
-    def compute(net, z):
-        return _diagonal(kernel_function(net, x, y), z)
-
-    for z in (x, y):
-        if z is not None:
-            net, _ = settled(net, partial(compute, z=z))
+    form = partial(kernel_function, x=x, y=y)
+    net, x = _trusted(net, form, x)
+    if y is not None:
+        net, y = _trusted(net, form, y)
     function = kernel_function(net, x, y)
     columns = x if y is None else y
     shape, mesh = (len(x), len(columns)), mesh_of(x, y)
@@ -162,6 +160,18 @@ def kernel_matrix(
     return KernelMatrix(
         function, rows, columns, kernel, shape, y is None, mesh
     )
+
+
+def _trusted(net, form, x):
+    """``net`` with a dual as fine as the rows of ``x`` need, and ``x``.
+
+    Inside a jit of the caller's, ``x`` is NaN where the dual is too coarse.
+    """
+    net, kernels = settled(net, lambda net: _diagonal(form(net), x))
+    if checks.is_concrete(kernels):
+        return net, x
+    factor = jnp.where(jnp.isnan(kernels.ntk), jnp.nan, 1).astype(x.dtype)
+    return net, factor[:, None] * x
 
 
 @jax.jit
