@@ -51,7 +51,9 @@ def half_angles(x, y=None, square=None, same=None):
     # cancels. So the value is replaced and the derivative kept.
     exact = _refined(*jax.lax.stop_gradient((exact, near, positive, x, y)))
     exact = exact / jnp.where(near, square, 1)
-    small = small + jax.lax.stop_gradient(exact - small)
+    small = jax.lax.stop_gradient(exact) + (
+        small - jax.lax.stop_gradient(small)
+    )
     large = 1 - small
     return jnp.where(positive, small, large), jnp.where(positive, large, small)
 

@@ -87,16 +87,19 @@ class SphereFunction:
 
 
 def kernel_function(net, x, y=None):
-    """The cheaper of both forms for the kernels of ``net`` on x and y.
+    """The better of both forms for the kernels of ``net`` on x and y.
 
     A :class:`SphereFunction` where all norms agree to rounding, the kernels
-    do not enlarge what is left, and there are entries enough.
+    do not enlarge what is left, and there are entries enough, or layers in
+    float32: chaos would enlarge their rounding.
     """
     rule = net.nonlinearity, net.normalization, net.depth, net.beta
     entries = len(x) * len(x if y is None else y)
-    if entries * (net.depth - 1) >= WORTHWHILE and checks.is_concrete(x, y):
+    dtype, hidden = x.dtype.name, net.depth - 1
+    worthwhile = entries * hidden >= WORTHWHILE
+    worthwhile = worthwhile or (dtype == "float32" and hidden > 1)
+    if worthwhile and checks.is_concrete(x, y):
         square, unevenness = common_square(x, y)
-        dtype = x.dtype.name
         if square and x.dtype == (x if y is None else y).dtype:
             found = angle_function(*rule, square, dtype)
             if found and found[1] * unevenness <= UNEVEN[dtype]:

@@ -97,9 +97,9 @@ def test_norms_beyond_the_precision(cheap, dtype):
         NET.nngp(large)
 
 
-def test_entries_must_be_worth_it(monkeypatch):
+def test_entries_must_be_worth_it(x64, monkeypatch):
     """Entries times layers after the first, with y and without."""
-    x, y = sphere(40), sphere(30)
+    x, y = (sphere(count, dtype=np.float64) for count in (40, 30))
     assert isinstance(kernel_function(NET, x), LayerFunction)
     for columns in (None, y):
         entries = 40 * (30 if columns is not None else 40) * 3
@@ -112,6 +112,32 @@ def test_entries_must_be_worth_it(monkeypatch):
     monkeypatch.setattr(module, "WORTHWHILE", 1)
     linear = ntk.FullyConnected(1)
     assert isinstance(kernel_function(linear, x), LayerFunction)
+
+
+def test_float32_layers_are_few():
+    """Two weight matrices at most layer by layer, with few entries."""
+    x = sphere(4)
+    for depth, form in ((2, LayerFunction), (3, SphereFunction)):
+        net = ntk.FullyConnected(depth, beta=0.2)
+        assert isinstance(kernel_function(net, x), form)
+
+
+def test_few_points_in_chaos_and_float32():
+    """Errors below 1e-5 of each entry, where layers lose three digits."""
+    net = ntk.FullyConnected(64, 8, ntk.relu.normalized(), 0.1)
+    x = np.asarray(sphere(9, dtype=np.float32))
+    x[8] = x[7] * np.float32(1 + 1e-3) - 1e-3 * x[6]
+    x[8] *= 5**0.5 / np.linalg.norm(x[8])
+    with jax.enable_x64(True):
+        exact = x.astype(float)
+        exact *= 5**0.5 / np.linalg.norm(exact, axis=1, keepdims=True)
+        reference = np.asarray(net.ntk(exact))
+    error = np.abs(np.asarray(net.ntk(x), float) / reference - 1)
+    assert error.max() < 1e-5
+    layers, _ = evaluated(
+        LayerFunction(net.nonlinearity, None, 64, 0.1), jnp.asarray(x)
+    )
+    assert np.abs(np.asarray(layers.ntk) / reference - 1).max() > 1e-4
 
 
 def test_traced_inputs(cheap):
