@@ -125,7 +125,7 @@ def test_float32_layers_are_few():
 def test_few_points_in_chaos_and_float32():
     """Errors below 1e-5 of each entry, where layers lose three digits."""
     net = ntk.FullyConnected(64, 8, ntk.relu.normalized(), 0.1)
-    x = np.asarray(sphere(9, dtype=np.float32))
+    x = np.array(sphere(9))
     x[8] = x[7] * np.float32(1 + 1e-3) - 1e-3 * x[6]
     x[8] *= 5**0.5 / np.linalg.norm(x[8])
     with jax.enable_x64(True):
