@@ -75,13 +75,11 @@ def check_gram(got, expected, mesh):
         assert got.sharding.is_fully_replicated and got.sharding.mesh == mesh
 
 
-def check_products(x, y, placed, entries, pairs):
-    vectors = rng.normal(size=(len(x), 2)).astype(np.float32)
+def check_products(placed, entries):
+    vectors = rng.normal(size=(len(entries), 2)).astype(np.float32)
     matrix = ntk.kernel_matrix(NET, placed)
     close(matrix @ vectors, entries @ vectors)
     close(matrix.diagonal(), np.diag(entries))
-    pair = ntk.kernel_matrix(NET, y, placed)
-    close(pair @ vectors, pairs.T @ vectors)
 
 
 def check_solve(placed, entries):
@@ -101,46 +99,51 @@ def put(x, mesh, *spec):
 
 
 def one_device(sphere):
-    """Points x and y, Theta of x with itself and with y."""
+    """Points, and their kernels."""
     # With so few points no function of the angle would be built.
     kernel_function.WORTHWHILE = 1 if sphere else 2**40
-    x, y = points(N, sphere), points(N // 4 + 1, sphere)
-    return x, y, np.asarray(NET.ntk(x)), np.asarray(NET.ntk(x, y))
+    x = points(N, sphere)
+    return x, NET.kernels(x)
 
 
 def devices():
     assert jax.device_count() == 8
-    x, y, entries, pairs = one_device(sphere=True)
+    x, kernels = one_device(sphere=True)
     mesh = jax.make_mesh((8,), ("rows",))
     placed = put(x, mesh)
     for got, expected in zip(NET.kernels(placed), NET.kernels(x), strict=True):
         check_gram(got, expected, mesh)
-    check_products(x, y, placed, entries, pairs)
+    check_products(placed, np.asarray(kernels.ntk))
 
-    x, y, entries, pairs = one_device(sphere=False)
+    x, (_, entries) = one_device(sphere=False)
+    entries = np.asarray(entries)
+    y = points(N // 4 + 1, sphere=False)
+    pairs = np.asarray(NET.ntk(x, y))
     four = jax.devices()[:4]
     mesh = jax.make_mesh((2, 2), ("a", "b"), devices=four)
     placed = put(x, mesh, ("a", "b"))
     check_gram(NET.ntk(placed), entries, mesh)
     check_gram(NET.ntk(placed, y), pairs, mesh)
     check_gram(NET.ntk(y, placed), pairs.T, mesh)
-    check_products(x, y, placed, entries, pairs)
+    vectors = rng.normal(size=(len(x), 2)).astype(np.float32)
+    close(ntk.kernel_matrix(NET, y, placed) @ vectors, pairs.T @ vectors)
     check_solve(placed, entries)
 
     mesh = Mesh(np.array(four).reshape(2, 2), ("a", "b"))  # of type Auto
     check_gram(NET.ntk(put(x, mesh, "b")), entries, mesh)
 
     # Rows that three devices do not divide.
-    x, entries, pairs = x[:-1], entries[:-1, :-1], pairs[:-1]
+    x, entries = x[:-1], entries[:-1, :-1]
     mesh = jax.make_mesh((3,), ("rows",), devices=four[:3])
     placed = put(x, mesh)
     check_gram(NET.ntk(placed), entries, mesh)
-    check_products(x, y, placed, entries, pairs)
+    check_products(placed, entries)
 
 
 def process():
     assert jax.device_count() == 4 and jax.local_device_count() == 2
-    x, y, entries, pairs = one_device(sphere=False)
+    x, (_, entries) = one_device(sphere=False)
+    entries = np.asarray(entries)
     mesh = jax.make_mesh((4,), ("rows",))
     sharding = NamedSharding(mesh, PartitionSpec("rows"))
     split = jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
@@ -148,7 +151,7 @@ def process():
         kernel = NET.ntk(placed)
         check_gram(kernel, entries, mesh)
         assert len(kernel.addressable_shards) == 2
-    check_products(x, y, split, entries, pairs)
+    check_products(split, entries)
     check_solve(split, entries)
 
 

@@ -1,12 +1,13 @@
 """Linear systems by products alone, against dense linear algebra."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 import ntk_helpers as ntk
 from ntk_helpers import conjugate_gradients as module
@@ -297,11 +298,17 @@ def test_quick_solves_print_nothing(capsys):
     assert "products" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("rank", (0, 8))
-def test_no_entries_are_stored(rank):
-    """Temporaries of the solve: far less than the 16 MB of 2048^2 entries."""
+@pytest.mark.parametrize("rank, mesh", ((8, False), (0, True), (8, True)))
+def test_no_entries_are_stored(rank, mesh):
+    """Temporaries of the solve: far less than the 16 MB of 2048^2 entries.
+
+    On a mesh, here of one device, tiles are not mirrored, and the loops over
+    them can be linearized with all entries as constants.
+    """
     x = jnp.asarray(rng.normal(size=(2048, 3)), jnp.float32)
     matrix = ntk.kernel_matrix(ntk.FullyConnected(2, beta=0.3), x)
+    if mesh:
+        matrix = replace(matrix, mesh=Mesh(jax.devices()[:1], ("rows",)))
     y, noise = jnp.zeros((2048, 1)), jnp.float32(0.1)
     vectors = jnp.zeros((2048, rank)), jnp.zeros(rank)
     approximation = Nystrom(*vectors) if rank else None

@@ -275,9 +275,9 @@ def test_dual_refined_where_one_point_needs_it(x64):
         matrix = ntk.kernel_matrix(net, *sides)
         finer = matrix.function.nonlinearity.dual_form
         assert finer.order > s.dual_form.order
-        part = vectors[: matrix.shape[1]]
-        stored = net.ntk(*sides) @ part
-        np.testing.assert_allclose(matrix @ part, stored, rtol=1e-12)
+    part = vectors[:19]
+    stored = net.ntk(y, large) @ part
+    np.testing.assert_allclose(matrix @ part, stored, rtol=1e-12)
 
 
 @pytest.mark.parametrize("side", range(3))
@@ -289,6 +289,24 @@ def test_dual_never_resolved(x64, side):
     sides = ((large,), (large, y), (y, large))[side]
     with pytest.raises(ValueError, match="tanh is not resolved at the var"):
         ntk.kernel_matrix(net, *sides)
+
+
+def test_dual_not_resolved_inside_a_trace(x64):
+    """NaN, where nothing can be raised, and where it is not known yet."""
+    net = ntk.FullyConnected(2, nonlinearity=ntk.tanh)
+    x, y = rows(19, np.float64), rows(13, np.float64)
+    large = x.at[9].multiply(2)
+
+    @jax.jit
+    def products(x, y):
+        matrices = ntk.kernel_matrix(net, x), ntk.kernel_matrix(net, x, y)
+        diagonal = matrices[0].diagonal()
+        return diagonal, [m @ jnp.ones(m.shape[1]) for m in matrices]
+
+    for value in jax.tree.leaves(products(x, y)):
+        assert np.isfinite(value).all()
+    for value in jax.tree.leaves(products(large, y)):
+        assert np.isnan(value).all()
 
 
 def test_overflow():
