@@ -111,6 +111,21 @@ def test_every_entry_of_two_sets(exact, shape):
     assert matrix.shape == shape and not matrix.symmetric
 
 
+def test_symmetric_entries_are_computed_once(exact, monkeypatch):
+    """Half of the tiles, where the matrix is symmetric."""
+    mirrored, visited = [], tiles.visited
+
+    def recorded(*arguments):
+        mirrored.append(arguments[7])
+        return visited(*arguments)
+
+    monkeypatch.setattr(tiles, "visited", recorded)
+    x = np.ones((17, 2), np.float32)
+    ntk.kernel_matrix(NET, x) @ np.ones(17)
+    ntk.kernel_matrix(NET, x, x) @ np.ones(17)
+    assert set(mirrored) == {True, False} and mirrored[0]
+
+
 def relu_ntk(x, y, depth, beta):
     """Theta^(L) of relu, arc-cosine by arc-cosine, in NumPy's float64."""
     x, y = np.asarray(x, float), np.asarray(y, float)
