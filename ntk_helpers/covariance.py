@@ -91,17 +91,31 @@ class Covariance(NamedTuple):
     @property
     def acute_angle(self):
         """min(theta, pi - theta); its derivative at 0 is set to 0."""
-        small = jnp.minimum(self.sin2, self.cos2)
-        large = jnp.maximum(self.sin2, self.cos2)
+        small, large = self.ordered
         large = jnp.where(large > 0, large, 1)  # both are 0 for a zero input
         # An arctangent of one argument costs half of what arctan2 costs.
         return 2 * jnp.arctan(safe_sqrt(small) / jnp.sqrt(large))
 
     @property
+    def acute(self):
+        """Whether theta is at most pi/2."""
+        return self.sin2 <= self.cos2
+
+    @property
+    def ordered(self):
+        """The smaller and the larger of sin2 and cos2.
+
+        Chosen, not compared by minimum, whose derivative is halved where
+        both are equal, at right angles.
+        """
+        small = jnp.where(self.acute, self.sin2, self.cos2)
+        return small, jnp.where(self.acute, self.cos2, self.sin2)
+
+    @property
     def angle(self):
         """Angle theta in [0, pi]; its derivative at 0 and pi is set to 0."""
         acute = self.acute_angle
-        return jnp.where(self.sin2 <= self.cos2, acute, PI - acute)
+        return jnp.where(self.acute, acute, PI - acute)
 
     @classmethod
     def from_entries(cls, kxx, kyy, kxy) -> "Covariance":

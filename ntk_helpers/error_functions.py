@@ -47,20 +47,22 @@ class Erf(Dual):
         inner = (1 + 2 * cov.xx + 2 * cov.yy) / product  # 1 - sine^2
         cosine = jnp.sqrt(inner)
         outer = jnp.sqrt(inner + 4 * sine**2 * cov.sin2 * cov.cos2)
-        square_x, square_y = self.squares(cov)
-        collinear = 2 / PI * jnp.arctan2(sine, cosine)
-
-        def gap(sin2, cos2):
-            # arcsin P - arcsin(P c), P = sine, as one arctangent.
-            rise = 4 * sine**2 * sin2 * cos2 / (outer + cosine)
-            numerator = sine * (rise + 2 * sin2 * cosine)
-            denominator = cosine * outer + sine**2 * (cos2 - sin2)
-            drop = 2 / PI * jnp.arctan2(numerator, denominator)
-            return gap_of(cov, square_x, square_y, collinear, drop)
-
+        squares = self.squares(cov)
+        collinear = 2 / PI * jnp.arctan(sine / cosine)
+        # arcsin P - arcsin(P |c|), P = sine, as one arctangent. The larger of
+        # gap and cogap is what the smaller leaves.
+        small, large = cov.ordered
+        rise = 4 * sine**2 * small * large / (outer + cosine)
+        numerator = sine * (rise + 2 * small * cosine)
+        denominator = cosine * outer + sine**2 * (large - small)
+        drop = 2 / PI * jnp.arctan(numerator / denominator)
+        near = gap_of(cov, *squares, collinear, drop)
+        far = 4 * safe_sqrt(squares[0]) * safe_sqrt(squares[1]) - near
         slope = 4 / PI / (jnp.sqrt(product) * outer)
         return PairMoments(
-            gap(cov.sin2, cov.cos2), gap(cov.cos2, cov.sin2), slope
+            jnp.where(cov.acute, near, far),
+            jnp.where(cov.acute, far, near),
+            slope,
         )
 
 

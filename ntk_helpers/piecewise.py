@@ -42,7 +42,7 @@ class LinearPlusAbs(Dual):
 
     def pair(self, cov: Covariance):
         """Moments of a pair; |u| sees theta and pi - theta alike."""
-        acute = jnp.minimum(cov.sin2, cov.cos2)
+        acute, _ = cov.ordered
         t = cov.acute_angle
         sine = 2 * safe_sqrt(cov.sin2) * safe_sqrt(cov.cos2)
         m = 4 * cov.scale

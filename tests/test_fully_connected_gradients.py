@@ -159,3 +159,17 @@ def test_series_inside_a_trace(x64, oracle):
         np.testing.assert_allclose(
             gradient[0], slope * variance**0.5, rtol=1e-6
         )
+
+
+@pytest.mark.parametrize("name", ("relu", "abs", "erf"))
+def test_at_right_angles(x64, name):
+    """Exactly orthogonal inputs, where both halves of the angle are equal."""
+    net = ntk.FullyConnected(3, nonlinearity=getattr(ntk, name), beta=0.2)
+    x, y, step = jnp.eye(3)[:1], jnp.eye(3)[1:2], jnp.array([[1, 0.2, 0]])
+
+    def kernel(t):
+        return net.ntk(x, y + t * step)[0, 0]
+
+    change = 1e-6
+    secant = (kernel(change) - kernel(-change)) / (2 * change)
+    np.testing.assert_allclose(jax.grad(kernel)(0.0), secant, rtol=1e-7)
