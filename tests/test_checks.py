@@ -93,3 +93,11 @@ def test_grid_inputs(dtype):
         checks.grid_inputs(x, "x", (3, 4), 2)
     with pytest.raises(ValueError, match="x must be finite"):
         checks.grid_inputs(x + np.nan, "x", (3, 4))
+
+
+@pytest.mark.parametrize("bad", (jnp.nan, jnp.inf, -jnp.inf))
+def test_large_arrays_are_checked_where_they_lie(bad, monkeypatch):
+    monkeypatch.setattr(checks, "LARGE", 3)
+    assert checks.finite(jnp.ones(5), "x").shape == (5,)
+    with pytest.raises(ValueError, match="x must be finite, got 1 NaN"):
+        checks.finite(jnp.ones(5).at[2].set(bad), "x")
