@@ -112,18 +112,10 @@ def solution(
 def _iterated(matrix, y, noise, approximation, bar, tolerance, max_steps):
     structure = jax.eval_shape(lambda: y)
 
-    def product(residuals, vectors):
-        matrix, noise, bar = residuals
+    def image(vectors):
         if bar is not None:
             jax.debug.callback(_tick, bar)
         return matrix @ vectors + noise * vectors
-
-    # A linear call is not taken apart when lineax linearizes the operator;
-    # it would store all entries of the matrix otherwise.
-    def image(vectors):
-        return jax.custom_derivatives.linear_call(
-            product, product, (matrix, noise, bar), vectors
-        )
 
     definite = lineax.positive_semidefinite_tag
     operator = lineax.FunctionLinearOperator(image, structure, definite)

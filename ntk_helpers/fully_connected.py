@@ -70,9 +70,15 @@ class FullyConnected(Architecture):
 
         (u, v) ~ N(0, Sigma^(l)). Source: Jacot, Gabriel and Hongler (2018),
         proposition 1 and theorem 1. Layer normalization replaces s by the
-        normalized layer. Raises ``ValueError`` on a wrong shape, non-finite
-        input, overflow, batch normalization, or a dual not resolved at the
-        variances that occur (inside a jit of your own: NaN).
+        normalized layer. Where all rows have one norm, to rounding, both
+        kernels are read off as functions of the angle, at a cost without L
+        (:mod:`ntk_helpers.angle_function`); relative error below 1e-5 in
+        float32 and 1e-9 in float64, of Sigma(x, x)/100 for smaller entries.
+        If ``x`` or ``y`` lies on a mesh of devices, so do the rows of the
+        results (:mod:`ntk_helpers.placement`). Raises ``ValueError`` on a
+        wrong shape, non-finite input, overflow, batch normalization, or a
+        dual not resolved at the variances that occur (inside a jit of your
+        own: NaN).
         """
         return self._kernels(None, x, y)
 

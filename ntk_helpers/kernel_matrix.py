@@ -140,6 +140,8 @@ def kernel_matrix(
     """
     if kernel not in Kernels._fields:
         raise ValueError(f"kernel must be 'nngp' or 'ntk', got {kernel!r}")
+    if not isinstance(net, FullyConnected):
+        raise ValueError(f"net must be a FullyConnected, got {net!r}")
     x, y = net._sides(x, y)
 
     form = partial(kernel_function, x=x, y=y)

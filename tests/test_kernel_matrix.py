@@ -366,3 +366,9 @@ def test_two_sets_have_no_diagonal():
     for ask in (matrix.diagonal, partial(matrix.solve, y, jax.random.key(0))):
         with pytest.raises(ValueError, match="x with itself, got one of x an"):
             ask()
+
+
+def test_other_architectures_are_refused():
+    net = ntk.Convolutional(shape=(4, 4), depth=3)
+    with pytest.raises(ValueError, match="net must be a FullyConnected"):
+        ntk.kernel_matrix(net, jnp.ones((2, 4, 4, 1)))
