@@ -95,8 +95,9 @@ def test_two_batches_and_pairs(x64):
         assert got.shape == (2, 1, 4)
         entries = whole[:, :, pairs[:, 0, 0], pairs[:, 1, 0]]
         np.testing.assert_allclose(got, entries, rtol=1e-13, atol=1e-15)
-    np.testing.assert_array_equal(net.ntk(SHORT, y), full.ntk)
-    np.testing.assert_array_equal(net.nngp(SHORT, y), full.nngp)
+    # Other programs, so rounded otherwise.
+    np.testing.assert_allclose(net.ntk(SHORT, y), full.ntk, rtol=1e-14)
+    np.testing.assert_allclose(net.nngp(SHORT, y), full.nngp, rtol=1e-14)
 
 
 def test_diagonal_pairs_in_two_dimensions(x64):
