@@ -47,7 +47,7 @@ def advice(net, found, diagnosed, empirical: bool):
             changes.append(last)
         remedies = [_remedy(*change, diagnosed) for change in changes]
         remedies = [r for r in remedies if r.steps < GAIN * found.steps]
-        yield from sorted(remedies, key=lambda remedy: remedy.steps)
+        yield from sorted(remedies, key=lambda r: _rounded(r.steps))
         level = len(found.spectrum.values) * net.beta**2
         if not empirical and level < found.constant:
             yield Remedy(*last, None, None)
@@ -61,7 +61,12 @@ def advice(net, found, diagnosed, empirical: bool):
             changes += shallower(net, enough)
         remedies = [_remedy(*change, diagnosed) for change in changes]
         remedies = [r for r in remedies if r.similarity > found.similarity]
-        yield from sorted(remedies, key=lambda r: -r.similarity)
+        yield from sorted(remedies, key=lambda r: -_rounded(r.similarity))
+
+
+def _rounded(value: float) -> float:
+    """Four digits: remedies that differ by rounding keep their order."""
+    return float(f"{value:.4g}")
 
 
 def _remedy(description, net, diagnosed) -> Remedy:
