@@ -69,8 +69,8 @@ def main():
     for name in selected(options.groups):
         bar = tqdm(GROUPS[name](options), desc=name, unit="row", leave=False)
         found = list(bar)
-        for _, group in itertools.groupby(found, lambda row: row.group):
-            print(f"\n{table(list(group))}", flush=True)
+        for _, block in itertools.groupby(found, lambda row: row.group):
+            print(f"\n{table(list(block))}", flush=True)
         rows += found
         # After every group: a later one may end the program.
         report = {**facts, "rows": [record(row) for row in rows]}
