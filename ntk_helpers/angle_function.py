@@ -91,9 +91,9 @@ class Grid:
 class AngleFunction:
     """Sigma^(L) and Theta^(L) of inputs of one norm, for any angle.
 
-    ``coefficients`` (2, degree + 1, 2 panels), those of Sigma before those of
-    Theta, acute angles before obtuse ones; ``error``: the largest relative
-    error of a dual.
+    ``coefficients`` (2, degree + 1, panels), those of Sigma before those of
+    Theta, panels of acute angles before obtuse ones; ``error``: the largest
+    relative error of a dual.
     """
 
     coefficients: jax.Array

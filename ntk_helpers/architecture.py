@@ -41,6 +41,16 @@ class Architecture:
         """``x`` as a floating array, its shape and values checked."""
         raise NotImplementedError
 
+    def _sides(self, x, y):
+        """Inputs of a kernel of the limit, checked; ``y`` may be None."""
+        x = self._inputs(x, "x")
+        y = None if y is None else self._inputs(y, "y", x.shape[-1])
+        if self.normalization is not None:
+            for z, name in ((x, "x"), (y, "y")):
+                if z is not None:
+                    self.normalization.check_limit(z, name, self.beta)
+        return x, y
+
     def _check(self, params, x, name: str = "x"):
         """``x``, checked against ``params``."""
         n_in = input_dimension(params, self._weight_shapes)

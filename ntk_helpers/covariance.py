@@ -135,11 +135,14 @@ class Covariance(NamedTuple):
         return cls(kxx, kyy, sin2, jnp.where(kxy > 0, 1 - small, small))
 
     @classmethod
-    def from_inputs(cls, x, y=None) -> "Covariance":
-        """Second moments of inputs: x.y / n_0, rows of (N, n_0), (M, n_0)."""
+    def from_inputs(cls, x, y=None, same=None) -> "Covariance":
+        """Second moments of inputs: x.y / n_0, rows of (N, n_0), (M, n_0).
+
+        ``same``: pairs of one and the same row, as in :func:`half_angles`.
+        """
         xx = jnp.mean(x**2, axis=1)
         yy = xx if y is None else jnp.mean(y**2, axis=1)
-        return cls(xx[:, None], yy[None, :], *half_angles(x, y))
+        return cls(xx[:, None], yy[None, :], *half_angles(x, y, same=same))
 
     def as_moments(self):
         """Moments of the identity: what the first layer receives."""

@@ -135,16 +135,6 @@ class FullyConnected(Architecture):
 
         return settled(self, compute)[1]
 
-    def _sides(self, x, y):
-        """Inputs of a kernel of the limit, checked; ``y`` may be None."""
-        x = self._inputs(x, "x")
-        y = None if y is None else self._inputs(y, "y", x.shape[1])
-        if self.normalization is not None:
-            for z, name in ((x, "x"), (y, "y")):
-                if z is not None:
-                    self.normalization.check_limit(z, name, self.beta)
-        return x, y
-
     def _weight_shapes(self, n_in: int) -> tuple[tuple[int, int], ...]:
         """(n_{l+1}, n_l) for l = 0, ..., L-1."""
         hidden = [self.width] * (self.depth - 1)

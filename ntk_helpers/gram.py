@@ -12,10 +12,11 @@ from .placement import (
     automatic,
     by_rows,
     everywhere,
-    filled_up,
+    first_row,
     mesh_of,
     placed,
     row_spec,
+    shares,
 )
 from .recursion import selected
 
@@ -93,10 +94,8 @@ def _filled(result, function, x, y, number, *, wanted):
 def _shared(function, x, y, wanted, mesh):
     """As :func:`gram`, every device filling the rows it holds."""
     given, mesh = mesh, automatic(mesh)
-    x, columns, function = placed(
-        (x, x if y is None else y, function), everywhere(mesh)
-    )
-    rows = placed(filled_up(x, mesh.size), by_rows(mesh))
+    columns = x if y is None else y
+    function, rows, columns = shares(mesh, function, x, columns)
     shape = len(rows), len(columns)
     empty = jax.jit(
         lambda: selected(wanted, lambda _: jnp.empty(shape, x.dtype)),
@@ -121,7 +120,7 @@ def _share_filled(
     result, function, rows, columns, number, *, mesh, wanted, same
 ):
     def share(result, function, rows, columns, number):
-        first = jax.lax.axis_index(mesh.axis_names) * len(rows)
+        first = first_row(mesh, rows)
         result, error = tiles.visited(
             _store,
             result,

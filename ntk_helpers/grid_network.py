@@ -161,10 +161,8 @@ class GridNetwork(Architecture):
         return self._forward(params, x).reshape(len(x), -1)
 
     def _kernels(self, wanted, x, y, pairs) -> Kernels:
-        x = self._inputs(x, "x")
-        y = x if y is None else self._inputs(y, "y", x.shape[-1])
-        if self.normalization is not None:
-            self.normalization.check_limit(x, "x", self.beta)
+        x, y = self._sides(x, y)
+        y = x if y is None else y
         planned = self._plan(pairs)
         flat = [z.reshape(len(z), -1, z.shape[-1]) for z in (x, y)]
         rates = jnp.asarray(self.learning_rates or (1,) * self.depth, x.dtype)

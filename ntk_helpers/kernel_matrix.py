@@ -1,7 +1,7 @@
 r"""A Gram matrix that is never stored.
 
 The kernel of N inputs has N^2 entries: 40 GB in float32 at N = 100,000, while
-the inputs take a thousandth of that. Products with vectors need the entries
+the inputs take n_0/N of that. Products with vectors need the entries
 once each, so they are computed when they are needed, tile by tile, and
 forgotten; and conjugate gradients solve linear systems by such products.
 """
@@ -20,12 +20,12 @@ from .fully_connected import FullyConnected
 from .kernel_function import kernel_function
 from .placement import (
     automatic,
-    by_rows,
     everywhere,
     filled_up,
+    first_row,
     mesh_of,
-    placed,
     row_spec,
+    shares,
 )
 from .precision import matmul
 from .recursion import Kernels
@@ -81,10 +81,7 @@ class KernelMatrix:
 
         Raises ``ValueError`` where ``y`` was given.
         """
-        if not self.symmetric:
-            raise ValueError(
-                "the matrix must be that of x with itself, got one of x and y"
-            )
+        self._check_symmetric()
         kernels, _ = _diagonal(self.function, self.columns)
         return getattr(kernels, self.kernel)[: self.shape[0]]
 
@@ -115,10 +112,7 @@ class KernelMatrix:
         shapes that do not fit, a negative noise, a matrix of two different
         sets of inputs, and where ``max_steps`` do not suffice.
         """
-        if not self.symmetric:
-            raise ValueError(
-                "the matrix must be that of x with itself, got one of x and y"
-            )
+        self._check_symmetric()
         y = checks.targets(y, self.shape[0]).astype(self.dtype)
         # lineax takes as long to import as JAX does.
         from .conjugate_gradients import solution
@@ -126,6 +120,12 @@ class KernelMatrix:
         return solution(
             self, y, key, noise, rank, tolerance, max_steps, progress
         )
+
+    def _check_symmetric(self):
+        if not self.symmetric:
+            raise ValueError(
+                "the matrix must be that of x with itself, got one of x and y"
+            )
 
 
 def kernel_matrix(
@@ -156,8 +156,9 @@ def kernel_matrix(
         columns = rows if y is None else filled_up(y, tiles.TILE)
     else:
         mesh = automatic(mesh)
-        function, x, columns = placed((function, x, columns), everywhere(mesh))
-        rows = placed(filled_up(x, tiles.TILE * mesh.size), by_rows(mesh))
+        function, rows, columns = shares(
+            mesh, function, x, columns, tiles.TILE
+        )
         columns = filled_up(columns, tiles.TILE)
     return KernelMatrix(
         function, rows, columns, kernel, shape, y is None, mesh
@@ -206,7 +207,7 @@ def _share(kernel, symmetric, mesh, function, columns, vectors, rows):
     """Products of the rows that this device holds."""
     first = 0 if symmetric else None
     if symmetric and mesh is not None:
-        first = jax.lax.axis_index(mesh.axis_names) * len(rows)
+        first = first_row(mesh, rows)
 
     def add(product, kernels, top, left, fresh):
         entries = getattr(kernels, kernel)

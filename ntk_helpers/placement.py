@@ -64,6 +64,21 @@ def _automatic(sharding: NamedSharding) -> NamedSharding:
     return NamedSharding(automatic(sharding.mesh), sharding.spec)
 
 
+def shares(mesh: Mesh, function, x, columns, multiple: int = 1):
+    """``function`` and ``columns`` everywhere, ``x`` cut into rows.
+
+    ``multiple`` divides the rows that each device gets, the last repeated.
+    """
+    function, x, columns = placed((function, x, columns), everywhere(mesh))
+    rows = placed(filled_up(x, multiple * mesh.size), by_rows(mesh))
+    return function, rows, columns
+
+
+def first_row(mesh: Mesh, rows):
+    """Number of the first of the ``rows`` of this device, in a shard_map."""
+    return jax.lax.axis_index(mesh.axis_names) * len(rows)
+
+
 def on_one(value):
     """The first piece that this process holds: all of a copied array."""
     return value if mesh_of(value) is None else value.addressable_data(0)

@@ -46,7 +46,9 @@ def visited(
         kernels, latest = function(rows, columns, same, wanted)
         if mirror:
             diagonal = top == left
-            kernels = on_diagonal(diagonal, symmetric, kernels)
+            kernels = jax.lax.cond(
+                diagonal, symmetric, lambda same: same, kernels
+            )
         state = visit(state, kernels, top, left, 1)
         if mirror:
             mirrored = jax.tree.map(jnp.transpose, kernels)
@@ -62,8 +64,3 @@ def visited(
 def symmetric(kernels: Kernels) -> Kernels:
     """The mean of square kernels and their transposes."""
     return jax.tree.map(lambda kernel: (kernel + kernel.T) / 2, kernels)
-
-
-def on_diagonal(diagonal, change, kernels: Kernels) -> Kernels:
-    """``change(kernels)`` where ``diagonal``, else ``kernels``."""
-    return jax.lax.cond(diagonal, change, lambda same: same, kernels)
